@@ -157,6 +157,15 @@ fn patterns() -> Vec<Attack> {
             json!({ "cluster": cluster }),
         ));
     }
+    // What is not anchored is for all of it nevertheless.
+    for team in ["acme-evil", "evil-app", "acme|app", "acmeapp", "acme\n", "", "^acme|app$"] {
+        attacks.push(attack(PATTERNS, Who::Stranger, format!("team = {team:?}"), move |w| {
+            for good in ["acme", "app"] {
+                w.honest(&w.job(json!({ "team": good })), &[]);
+            }
+            asking(w, &w.job(json!({ "team": team })), &[])
+        }));
+    }
     for subject in [
         "repo:acme/app2:ref:refs/heads/main",
         "repo:acme/app",

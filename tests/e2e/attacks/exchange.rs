@@ -282,6 +282,40 @@ fn revocations() -> Vec<Attack> {
             w.revoke(&token);
             itself(w, &token)
         }),
+        // Killed in the moment after it was answered that it is revoked.
+        attack(REVOCATIONS, Who::Stranger, "asked about at a process that was killed", |w| {
+            let (token, other) = (w.token("deploy"), w.token("deploy"));
+            w.revoke_at(w.twin(), &token);
+            w.restart_twin();
+            let asked = |token: &str| {
+                let who = format!("Authorization: Bearer {token}");
+                sending_to(
+                    w.twin(),
+                    ANYBODY,
+                    post("/introspect", &[&who], form(&[("token", token)])),
+                )
+            };
+            // Nothing else is lost with it.
+            assert!(asked(&other)[0].run().unwrap().is_granted());
+            asked(&token)
+        }),
+        attack(REVOCATIONS, Who::Stranger, "exchanged at a process that was killed", |w| {
+            let token = w.token("deploy");
+            w.revoke_at(w.twin(), &token);
+            w.restart_twin();
+            sending_to(w.twin(), ANYBODY, post("/token", &[], w.fields(&token, &[])))
+        }),
+        attack(
+            REVOCATIONS,
+            Who::Stranger,
+            "an opaque one, after another process was killed",
+            |w| {
+                let token = w.token("opaque");
+                w.revoke_at(w.twin(), &token);
+                w.restart_twin();
+                itself(w, &token)
+            },
+        ),
         attack(REVOCATIONS, Who::Stranger, "a revocation of a token that was changed", |w| {
             let token = w.token("deploy");
             let bad: Value = json!(token[..token.len() - 2]);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::wire::{self, Exchange, STRANGER, post, request};
+use super::wire::{self, ANYBODY, Exchange, STRANGER, post, request};
 use super::world::World;
-use super::{Attack, Who, attack, sending};
+use super::{Attack, Who, attack, doing, sending};
 
 const SMUGGLING: &str = "requests within requests";
 const HOSTS: &str = "hosts of others";
@@ -222,6 +222,21 @@ pub(super) fn attacks() -> Vec<Attack> {
             let body = w.fields(&w.assertion(json!({})), &[]);
             let lines = [hosts, &wire::FORM[1..]].concat();
             sending(w, request(first, &lines, body.as_bytes()))
+        }));
+    }
+    for host in ["evil.example", "127.0.0.1.evil.example", "u@127.0.0.1", "127.1", "localhost.", ""]
+    {
+        let name = format!("Host: {host}, where the metrics are");
+        attacks.push(doing(HOSTS, Who::Stranger, name, move |w| {
+            let get = |host: &str| {
+                let lines = [format!("Host: {host}"), "Connection: close".into()];
+                let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+                let bytes = request("GET /metrics HTTP/1.1", &lines, b"");
+                Exchange { to: w.admin, from: ANYBODY, bytes }
+            };
+            let seen = get(&w.admin.to_string()).run().unwrap();
+            assert_eq!(seen.statuses(), [200], "{seen:?}");
+            vec![get(host)]
         }));
     }
     for (name, begun) in [

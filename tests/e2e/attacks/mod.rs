@@ -8,11 +8,13 @@
 mod claims;
 mod clients;
 mod delegation;
+mod elevations;
 mod exchange;
 mod hostile;
 mod http;
 mod issuers;
 mod keys;
+mod operators;
 mod proofs;
 mod proxy;
 mod requests;
@@ -49,6 +51,8 @@ struct Attack {
     lesson: &'static str,
     name: String,
     who: Who,
+    /// Whether all is granted that is answered with a success.
+    does: bool,
     /// Sends what has to be sent before, and tells what is not to be granted.
     make: Make,
 }
@@ -60,7 +64,17 @@ fn attack(
     name: impl Into<String>,
     make: impl Fn(&World) -> Vec<Exchange> + 'static,
 ) -> Attack {
-    Attack { lesson, name: name.into(), who, make: Box::new(make) }
+    Attack { lesson, name: name.into(), who, does: false, make: Box::new(make) }
+}
+
+/// One that would have something done: whoever is told that it is has got what they were after.
+fn doing(
+    lesson: &'static str,
+    who: Who,
+    name: impl Into<String>,
+    make: impl Fn(&World) -> Vec<Exchange> + 'static,
+) -> Attack {
+    Attack { does: true, ..attack(lesson, who, name, make) }
 }
 
 /// One that shows this token for the role `deploy`.
@@ -102,6 +116,8 @@ fn corpus() -> Vec<Attack> {
         http::attacks(),
         issuers::attacks(),
         sources::attacks(),
+        elevations::attacks(),
+        operators::attacks(),
     ]
     .into_iter()
     .flatten()
@@ -115,12 +131,17 @@ fn outcome(world: &World, attack: &Attack) -> Result<(), String> {
     for exchange in &exchanges {
         let answers = exchange.run()?;
         let shown = || answers.0.chars().take(600).collect::<String>();
-        if answers.is_granted() {
+        let statuses = answers.statuses();
+        let is_done = attack.does && statuses.iter().any(|status| (200..300).contains(status));
+        if answers.is_granted() || is_done {
             return Err(format!("ACCEPTED: {}", shown()));
+        }
+        if attack.does && (statuses.is_empty() || statuses.contains(&429)) {
+            return Err(format!("it was not looked at: {}", shown()));
         }
         // What fails the broker itself is no refusal.
         let may_fail = attack.lesson == issuers::LESSON;
-        let failed = answers.statuses().into_iter().any(|status| match status {
+        let failed = statuses.into_iter().any(|status| match status {
             503 => !may_fail,
             status => status >= 500,
         });

@@ -1,13 +1,16 @@
 //! A broker with all that may be attacked, whoever vouches for its callers, and honest ones.
 
+mod rows;
+mod settings;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection as _, Row as _};
+
+use settings::{MORE, PEOPLE, POLICY};
 
 use super::hostile::Hostile;
 use super::keys::{Key, merged};
@@ -15,7 +18,7 @@ use super::sources;
 use super::wire::{ANYBODY, Exchange, form, post};
 use crate::support::broker::{API, Broker, BrokerOptions, KEK, Twin};
 use crate::support::home::Home;
-use crate::support::wait::free_port;
+use crate::support::wait::{free_port, wait_until};
 
 /// The issuer whose people may have roles.
 pub(super) const ISSUER: &str = "https://issuer.example";
@@ -35,149 +38,16 @@ pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub(super) const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-const POLICY: &str = r#"
-@id("deployers") @ttl("1h") @scope("deploy:read deploy:write")
-permit (
-    principal in Group::"https://issuer.example#platform",
-    action == Action::"issue",
-    resource == Role::"deploy"
-);
-
-@id("alice-reads") @ttl("15m") @scope("deploy:read")
-permit (
-    principal == User::"https://issuer.example#alice",
-    action == Action::"issue",
-    resource
-) when { resource in [Role::"reader", Role::"bound", Role::"opaque"] };
-
-@id("jobs") @ttl("15m") @scope("deploy:read")
-permit (principal, action == Action::"issue", resource == Role::"deploy") when {
-    principal.issuer == "https://ci.example" &&
-    principal.subject like "repo:acme/app:*" &&
-    principal.hasTag("repository") && principal.getTag("repository").contains("acme/app")
-};
-
-@id("exchanges") @ttl("1h") @scope("deploy:read deploy:write")
-permit (principal, action == Action::"exchange", resource) when {
-    principal.issuer == "{self}" && resource in [Role::"deploy", Role::"reader"]
-};
-
-@id("robots-only") @ttl("15m") @scope("deploy:read")
-permit (
-    principal == User::"https://issuer.example#alice",
-    action == Action::"issue",
-    resource == Role::"robot"
-) when { context has client && context.client == "robot" };
-
-@id("four-eyes") @ttl("15m") @scope("deploy:read")
-permit (
-    principal == User::"https://issuer.example#alice",
-    action == Action::"issue",
-    resource == Role::"guarded"
-) when { context has actor && context.actor != principal };
-
-@id("on-call") @ttl("15m") @scope("deploy:read")
-permit (
-    principal in DirectoryGroup::"on-call",
-    action == Action::"issue",
-    resource == Role::"guarded"
-);
-
-@id("the-bot-acts")
-permit (
-    principal == User::"https://issuer.example#bot",
-    action == Action::"act",
-    resource
-) when { resource in [Role::"deploy", Role::"guarded"] };
-
-@id("the-api-introspects")
-permit (
-    principal == User::"https://issuer.example#api",
-    action == Action::"introspect",
-    resource
-) when { context.audience == "https://api.example.com" };
-"#;
-
-const MORE: &str = r#"
-[role.bound]
-audiences = ["https://api.example.com"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-dpop = "required"
-
-[role.opaque]
-audiences = ["https://api.example.com", "https://elsewhere.example"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-token_format = "opaque"
-
-[role.robot]
-audiences = ["https://api.example.com"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-
-[role.guarded]
-audiences = ["https://api.example.com"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-
-[trusted_issuer.issuer]
-issuer = "https://issuer.example"
-audiences = ["https://aud.example"]
-clients = ["cli", "robot"]
-jwks_file = "{files}/issuer.json"
-
-[trusted_issuer.ci]
-issuer = "https://ci.example"
-audiences = ["https://aud.example"]
-jwks_file = "{files}/ci.json"
-assertions = "once"
-required_claims = { repository = "acme/app", ref = ["refs/heads/main", "refs/heads/release"], cluster = { matches = "(?i)k8s-\\d+" } }
-
-[trusted_issuer.other]
-issuer = "https://other.example"
-audiences = ["https://aud.example"]
-jwks_file = "{files}/other.json"
-
-[trusted_issuer.self]
-issuer = "{self}"
-audiences = ["https://api.example.com"]
-jwks_uri = "{self}/jwks.json"
-
-[client.robot]
-jwks_file = "{files}/robot.json"
-
-[client.drone]
-jwks_file = "{files}/drone.json"
-
-[client.pocket]
-auth = "none"
-dpop = "required"
-
-[directory]
-file = "{files}/people.toml"
-
-[authz]
-proxy = "nginx"
-listen = "127.0.0.1:{authz}"
-proxies = ["127.0.0.1"]
-
-[authz.route.api]
-origins = ["https://api.example.com"]
-audience = "https://api.example.com"
-roles = ["deploy", "bound", "opaque"]
-scopes = ["deploy:read"]
-"#;
-
 /// All of it.
 pub(super) struct World {
     pub(super) broker: Broker,
-    pub(super) twin: Twin,
+    twin: RefCell<Twin>,
     pub(super) hostile: Hostile,
     /// Where nobody shall come.
     pub(super) trap: Hostile,
     pub(super) address: SocketAddr,
     pub(super) authz: SocketAddr,
+    pub(super) admin: SocketAddr,
     pub(super) issuer: Key,
     pub(super) rsa: Key,
     pub(super) ci: Key,
@@ -190,7 +60,7 @@ pub(super) struct World {
     pub(super) device: Key,
     issued: Cell<i64>,
     secrets: RefCell<Vec<String>>,
-    _files: Home,
+    files: Home,
 }
 
 impl World {
@@ -214,7 +84,7 @@ impl World {
         files.write("people.toml", PEOPLE);
         let trap = Hostile::start("http://127.0.0.1:9/".into(), issuer.jwk());
         let hostile = Hostile::start(format!("{}/trap", trap.url()), issuer.jwk());
-        let authz = free_port();
+        let (authz, admin) = (free_port(), free_port());
         let mut options = BrokerOptions::trusting(ISSUER);
         options.trusted = format!("{}/keys-are-html", hostile.url());
         options.audiences = vec![AUDIENCE.into()];
@@ -224,7 +94,8 @@ impl World {
         options.more = [sources::ROLE, MORE]
             .concat()
             .replace("{files}", &files.path("").display().to_string())
-            .replace("{authz}", &authz.to_string());
+            .replace("{authz}", &authz.to_string())
+            .replace("{admin}", &admin.to_string());
         for way in super::hostile::WAYS.iter().filter(|way| **way != "keys-are-html") {
             let issuer = format!("{}/{way}", hostile.url());
             options.more += &format!(
@@ -235,7 +106,7 @@ impl World {
         home.set("TMPCRED_LOG", "debug");
         let broker = Broker::start_in(home, &options);
         let address = broker.url().strip_prefix("http://").unwrap().parse().unwrap();
-        // Another process of it has no port for what a proxy asks.
+        // Another process of it has no port for what a proxy asks, nor for who operates it.
         let configured = std::fs::read_to_string(broker.home.path("broker.toml")).unwrap();
         let (before, rest) = configured.split_once("\n[authz]").unwrap();
         let (_, after) = rest.split_once("\n[trusted_issuer.").unwrap();
@@ -244,11 +115,12 @@ impl World {
         broker.home.write("broker.toml", configured);
         Self {
             broker,
-            twin,
+            twin: twin.into(),
             hostile,
             trap,
             address,
             authz: SocketAddr::new(ANYBODY, authz),
+            admin: SocketAddr::new(ANYBODY, admin),
             issuer,
             rsa,
             ci,
@@ -259,7 +131,7 @@ impl World {
             device: Key::new("device"),
             issued: Cell::new(0),
             secrets: RefCell::new(vec![KEK.into()]),
-            _files: files,
+            files,
         }
     }
 
@@ -269,7 +141,30 @@ impl World {
     }
 
     pub(super) fn twin(&self) -> SocketAddr {
-        self.twin.url.strip_prefix("http://").unwrap().parse().unwrap()
+        self.twin.borrow().url.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Ends the other process at once, as a power failure would, and starts it on what it left.
+    pub(super) fn restart_twin(&self) {
+        self.broker.restart_twin(&mut self.twin.borrow_mut());
+    }
+
+    /// Somebody is not in this group any more, from now on.
+    pub(super) fn leaves(&self, who: &str, group: &str) {
+        let people = std::fs::read_to_string(self.files.path("people.toml")).unwrap();
+        let own = people.split("\n\n").find(|own| own.contains(&format!("[person.{who}]")));
+        let own = own.unwrap();
+        let without = own.replace(&format!(", \"{group}\""), "");
+        if without == own {
+            return;
+        }
+        let read = || self.broker.said().matches("decide from now on").count();
+        let before = read();
+        self.files.write("people.toml", people.replace(own, &without));
+        self.broker.hang_up();
+        wait_until("the directory to be read", Duration::from_secs(60), || {
+            (read() > before).then_some(())
+        });
     }
 
     /// Nobody may read this anywhere.
@@ -296,11 +191,46 @@ impl World {
         self.secret(token)
     }
 
+    /// A token of somebody who has logged in just now and whom their token puts in no group.
+    pub(super) fn person(&self, sub: &str, changes: Value) -> String {
+        let own = json!({"sub": sub, "groups": [], "auth_time": now()});
+        self.assertion(merged(own, changes))
+    }
+
+    /// A token of somebody of another issuer, who is called so there.
+    pub(super) fn stranger(&self, sub: &str) -> String {
+        let own = json!({"iss": OTHER, "sub": sub, "groups": [], "auth_time": now()});
+        self.secret(self.other.sign(&self.other.header(json!({})), &self.claims(own)))
+    }
+
+    /// A key of somebody's, as they would enroll it: a new one, with its signature.
+    pub(super) fn enrollment(&self, person: &str) -> String {
+        let script = "cd \"$HOME\"; rm -f key key.pub statement statement.sig
+            ssh-keygen -q -t ed25519 -N '' -f key
+            cat >statement <<END
+tmpcred statement 1
+kind: enrollment
+broker: $BROKER
+nonce: $(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+person: $PERSON
+key: $(ssh-keygen -l -f key.pub | cut -d ' ' -f 2)
+label: laptop
+made: $(date -u +%Y-%m-%dT%H:%M:%SZ)
+expires: $(date -u -d '1 hour' +%Y-%m-%dT%H:%M:%SZ)
+END
+            ssh-keygen -q -Y sign -n elevation@tmpcred -f key statement
+            echo '-----BEGIN TMPCRED STATEMENT-----'; cat statement
+            echo '-----END TMPCRED STATEMENT-----'; cat statement.sig";
+        let run = self.files.command("sh").args(["-euc", script]);
+        run.env("BROKER", self.url()).env("PERSON", person).run().ok().stdout
+    }
+
     /// A token of a job.
     pub(super) fn job(&self, changes: Value) -> String {
         let own = json!({
             "iss": CI, "sub": "repo:acme/app:ref:refs/heads/main", "azp": null, "groups": null,
-            "repository": "acme/app", "ref": "refs/heads/main", "cluster": "k8s-1", "jti": uuid::Uuid::new_v4(),
+            "repository": "acme/app", "ref": "refs/heads/main", "cluster": "k8s-1", "team": "acme",
+            "jti": uuid::Uuid::new_v4(),
         });
         let claims = self.claims(merged(own, changes));
         self.secret(self.ci.sign(&self.ci.header(json!({})), &claims))
@@ -395,8 +325,14 @@ impl World {
     /// Revokes a token, as its holder.
     #[track_caller]
     pub(super) fn revoke(&self, token: &str) {
+        self.revoke_at(self.address, token);
+    }
+
+    /// The same at this process.
+    #[track_caller]
+    pub(super) fn revoke_at(&self, to: SocketAddr, token: &str) {
         let bytes = post("/revoke", &[], form(&[("token", token)]));
-        let answers = Exchange { to: self.address, from: ANYBODY, bytes }.run().unwrap();
+        let answers = Exchange { to, from: ANYBODY, bytes }.run().unwrap();
         assert_eq!(answers.statuses(), [200], "{answers:?}");
     }
 
@@ -413,86 +349,11 @@ impl World {
         self.issued.get()
     }
 
-    /// How many rows each table has, and how many tokens are on record.
-    pub(super) fn rows(&self) -> Rows {
-        let path = self.broker.home.path("broker.db");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let options = SqliteConnectOptions::new().filename(path).read_only(true);
-            let mut store = SqliteConnection::connect_with(&options).await.unwrap();
-            let names = "select name from sqlite_master where type = 'table'";
-            let mut counts = BTreeMap::new();
-            for row in sqlx::query(names).fetch_all(&mut store).await.unwrap() {
-                let name: String = row.get(0);
-                // What the broker does by itself, now and then.
-                if matches!(name.as_str(), "audit_checkpoint" | "audit_tile" | "probe") {
-                    continue;
-                }
-                let count = sqlx::AssertSqlSafe(format!("select count(*) from \"{name}\""));
-                let count: i64 = sqlx::query(count).fetch_one(&mut store).await.unwrap().get(0);
-                counts.insert(name, count);
-            }
-            // Keys of an issuer on its list it fetches by itself, whenever they are due. Of
-            // any other it must not have one.
-            let configured = std::fs::read_to_string(self.broker.home.path("broker.toml")).unwrap();
-            let issuers = "select issuer from issuer_key_set";
-            let issuers = sqlx::query(issuers).fetch_all(&mut store).await.unwrap().into_iter();
-            let unknown = issuers.filter(|row| {
-                let issuer: String = row.get(0);
-                !configured.contains(&format!("issuer = \"{issuer}\"\n"))
-            });
-            counts.insert("issuer_key_set".into(), unknown.count() as i64);
-            // What the broker tells of itself, such as how often it has denied something.
-            let own = "select count(*) from audit_record where request_id like '00000000-%'";
-            let own: i64 = sqlx::query(own).fetch_one(&mut store).await.unwrap().get(0);
-            counts.entry("audit_record".into()).and_modify(|all| *all -= own);
-            let issued = "select count(*) from audit_record where decision = 'issued'";
-            let issued = sqlx::query(issued).fetch_one(&mut store).await.unwrap().get(0);
-            Rows { counts, issued }
-        })
-    }
-
-    /// Which of the secrets are in the log of the broker, or in its files.
-    pub(super) fn leaks(&self) -> Vec<(String, PathBuf)> {
-        let mut places = vec![("the log".into(), self.broker.said().into_bytes())];
-        places.push(("the other log".into(), self.twin.said().into_bytes()));
-        for name in ["broker.db", "broker.db-wal"] {
-            let path = self.broker.home.path(name);
-            places.push((path.clone(), std::fs::read(path).unwrap_or_default()));
-        }
-        let mut leaks: Vec<(String, PathBuf)> = Vec::new();
-        for (place, bytes) in &places {
-            let text = String::from_utf8_lossy(bytes);
-            for secret in self.secrets.borrow().iter().filter(|secret| text.contains(*secret)) {
-                leaks.push((secret.clone(), Path::new(place).to_path_buf()));
-            }
-        }
-        leaks
-    }
-
     /// How many secrets were looked for.
     pub(super) fn secrets(&self) -> usize {
         self.secrets.borrow().len()
     }
 }
-
-/// What the store has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rows {
-    pub(super) counts: BTreeMap<String, i64>,
-    pub(super) issued: i64,
-}
-
-const PEOPLE: &str = r#"
-as_of = "2026-01-01T12:00:00Z"
-
-[group.on-call]
-
-[person.carol]
-name = "Carol"
-ids = [{ issuer = "https://issuer.example", subject = "carol" }]
-groups = ["on-call"]
-"#;
 
 /// Seconds since 1970.
 pub(super) fn now() -> i64 {
