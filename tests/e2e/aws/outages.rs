@@ -109,15 +109,16 @@ fn of_many_that_ask_at_once_nobody_logs_in_and_one_mints() {
     assert_eq!(world.provider.count("GET", "/auth"), 1, "that of the login");
 }
 
-/// How long the token of the broker is good that STS is shown.
-const BRIEF: Duration = Duration::from_secs(2);
+/// How long the token of the broker is good that STS is shown: long enough to get there on a machine
+/// that has much to do.
+const BRIEF: Duration = Duration::from_secs(4);
 
 #[test]
 fn an_assertion_that_ends_on_the_way_is_not_shown_again() {
     let mut world = World::start();
     let mut options = BrokerOptions::trusting(world.provider.issuer());
-    options.more = format!("\n[role.brief]\naudiences = [\"{API}\"]\nmax_ttl = \"2s\"\n");
-    options.policy += "\n@id(\"brief\") @ttl(\"2s\")\n\
+    options.more = format!("\n[role.brief]\naudiences = [\"{API}\"]\nmax_ttl = \"4s\"\n");
+    options.policy += "\n@id(\"brief\") @ttl(\"4s\")\n\
         permit(principal, action == Action::\"issue\", resource == Role::\"brief\");";
     let broker = Broker::start(&options);
     // Takes a request, is silent until what it was shown has ended, and hangs up, while
@@ -146,7 +147,8 @@ fn an_assertion_that_ends_on_the_way_is_not_shown_again() {
         "{}",
         refused.stderr
     );
-    assert!(begun.elapsed() < Duration::from_secs(10), "it could have asked again");
+    // (It goes on for thirty seconds, and leaves ten to whoever is asked last.)
+    assert!(begun.elapsed() < Duration::from_secs(20), "it could not have asked again");
     assert_eq!(arrived.try_iter().collect::<Vec<_>>(), [true]);
     assert_eq!(broker.issued(), 1);
 }

@@ -109,7 +109,9 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
         world.tmpcred(&[&["exec", "short"], options, &["--"], command].concat()).spawn()
     };
     let dies = exec(&[], &read);
-    let reads = exec(&["--renew"], &read);
+    // However long it takes until it has used four.
+    let until_four = [&read[..4], &["60", "4"]].concat();
+    let reads = exec(&["--renew"], &until_four);
     let loops = [python_program("aws"), DEBIANS_CLI.into()].map(|cli| {
         let script = format!(
             "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 19)); \
