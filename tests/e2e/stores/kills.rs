@@ -1,4 +1,5 @@
-//! Power failures: the program is killed at many moments.
+//! Power failures: the program is killed at many moments. `tests/run kills` does so thousands of
+//! times.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +16,20 @@ use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 use crate::support::run::Run;
 use crate::support::walk::files;
 
+/// How many kills there are in one round, at moments that are spread over a run.
 const KILLS: u32 = 25;
+
+/// How many rounds there are: as many as it takes for the kills that `TMPCRED_KILLS` asks for, one
+/// where it is not set. Each has moments of its own, between those of the others.
+fn rounds() -> u32 {
+    let wanted = std::env::var("TMPCRED_KILLS").map_or(KILLS, |count| count.parse().unwrap());
+    wanted.div_ceil(KILLS).max(1)
+}
+
+/// Which share of its time a run has in this round until it is killed as the one of this number.
+fn share(round: u32, number: u32) -> f64 {
+    (f64::from(number) + f64::from(round) / f64::from(rounds())) / f64::from(KILLS)
+}
 
 /// Has the person begin anew: no session, no credential.
 fn begin_anew(journey: &Journey) {
@@ -33,8 +47,8 @@ fn half_written(journey: &Journey) -> Vec<std::path::PathBuf> {
 }
 
 /// Kills a run at this share of the time that a whole one takes.
-fn kill(run: Run, whole: Duration, number: u32) {
-    let moment = Instant::now() + whole * number / KILLS;
+fn kill(run: Run, whole: Duration, share: f64) {
+    let moment = Instant::now() + whole.mul_f64(share);
     let mut run = run.spawn();
     while Instant::now() < moment {
         std::thread::sleep(Duration::from_micros(100));
@@ -59,9 +73,9 @@ fn cost_that_run_only(journey: &Journey) {
     let started = Instant::now();
     token(journey.tmpcred(&["token"]));
     let whole = started.elapsed();
-    for number in 0..KILLS {
+    for (round, number) in (0..rounds()).flat_map(|round| (0..KILLS).map(move |n| (round, n))) {
         begin_anew(journey);
-        kill(journey.tmpcred(&["token"]), whole, number);
+        kill(journey.tmpcred(&["token"]), whole, share(round, number));
         // What the one before left is no hindrance: now and then somebody looks.
         if number % 5 == 4 {
             assert_eq!(claims(&token(journey.tmpcred(&["token"])))["role"], "deploy");
@@ -79,6 +93,12 @@ fn cost_that_run_only(journey: &Journey) {
 /// nothing that was cached.
 #[test]
 fn a_kill_during_a_refresh_costs_a_login_at_most() {
+    // Each with a clock that begins anew, for runs of one are at times that follow each other.
+    (0..rounds()).for_each(cost_a_login_at_most);
+}
+
+#[track_caller]
+fn cost_a_login_at_most(round: u32) {
     let ttl = BTreeMap::from([("AccessToken", 60)]);
     let provider = OidcProvider::start_with(&OidcOptions { ttl, ..OidcOptions::default() });
     let broker = Broker::start(&BrokerOptions::trusting(provider.issuer()));
@@ -96,7 +116,7 @@ fn a_kill_during_a_refresh_costs_a_login_at_most() {
     let whole = started.elapsed();
     assert_eq!(journey.provider.count_grants("refresh_token"), 1);
     for number in 1..KILLS {
-        kill(at(number, &["token", "--refresh"]), whole, number);
+        kill(at(number, &["token", "--refresh"]), whole, share(round, number));
         if number % 5 == 4 {
             let good = token(at(number, &["token", "--refresh"]));
             assert_eq!(claims(&good)["role"], "deploy");
