@@ -191,7 +191,7 @@ impl Broker {
                     self.origins.issued(jti, ask.source, end);
                 }
                 if self.renewals.note(caller, (&ask.role, &ask.audience), end, now) {
-                    self.metrics.renewed();
+                    self.metrics.renewed(&ask.role);
                 }
                 Ok(issued)
             }

@@ -151,6 +151,11 @@ impl RemoteKeys {
         Self { failures, ..self }
     }
 
+    /// How often they, or what else is counted with them, could not be fetched.
+    pub fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
     /// How long ago the keys at hand were fetched, where there are any.
     pub fn age(&self) -> Option<Duration> {
         let held = self.state().held.as_ref().map(|held| held.good_at);

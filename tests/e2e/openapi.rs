@@ -82,7 +82,7 @@ audience = "{API}"
     for counted in [
         "tmpcred_issuance_successes_total ",
         "tmpcred_introspections_total{outcome=\"active\"} ",
-        "tmpcred_authz_decisions_total{outcome=\"allowed\"} ",
+        "tmpcred_authz_decisions_total{route=\"api\",outcome=\"allowed\"} ",
         "tmpcred_revocations_total{outcome=\"unknown\"} ",
         "tmpcred_revocations_total{outcome=\"revoked\"} ",
         "tmpcred_administrations_total{outcome=\"done\"} ",

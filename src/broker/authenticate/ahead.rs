@@ -30,6 +30,11 @@ pub(super) enum Part {
     Keys,
 }
 
+impl Part {
+    /// All that is fetched.
+    pub(super) const ALL: [Self; 2] = [Self::Document, Self::Keys];
+}
+
 /// What fetches keys ahead of all need. It ends when this is dropped.
 pub struct Ahead(JoinSet<()>);
 
@@ -91,15 +96,15 @@ async fn keep_up(trusted: Arc<Trusted>, keeper: Keeper) {
 }
 
 async fn attend(trusted: &Trusted, part: Part) {
-    let (mut failures, mut again_at) = (0, Duration::ZERO);
+    let mut failures = 0;
     loop {
-        if trusted.is_due(part) && trusted.clock().uptime() >= again_at {
+        if trusted.is_due(part) && trusted.left_alone(part).is_zero() {
             let pause = pause_after(failures);
             match trusted.renew(part, pause + LATE).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
-                    again_at = trusted.clock().uptime() + pause;
+                    trusted.leave_alone(part, pause);
                     let issuer = trusted.issuer();
                     tracing::warn!(%issuer, %error, "the keys of an issuer cannot be fetched ahead of need");
                 }

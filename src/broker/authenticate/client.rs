@@ -13,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use super::key_file;
 use super::waiting::{Everybody, Waiting};
+use super::{FetchedKeys, key_file};
 use crate::broker::config::{self, Binding};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
 use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, LEEWAY, Unverified};
-use crate::oidc::remote_keys::Failure;
+use crate::oidc::remote_keys::{Failure, MAX_KEY_AGE};
 use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 
@@ -114,6 +114,19 @@ impl Clients {
         self.known.iter().filter_map(|(name, known)| match &known.keys {
             KeySource::File(_) => None,
             KeySource::Uri(keys) => Some((name.as_str(), keys.as_ref())),
+        })
+    }
+
+    /// What is known of the keys that are fetched, by client.
+    pub fn keys(&self) -> impl Iterator<Item = FetchedKeys<'_>> {
+        self.remote().map(|(name, keys)| FetchedKeys {
+            name,
+            age: keys.age(),
+            max_age: MAX_KEY_AGE,
+            failures: keys.failures(),
+            skew: None,
+            retry_in: Duration::ZERO,
+            version: keys.version(),
         })
     }
 

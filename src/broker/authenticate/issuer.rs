@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Map, Value};
@@ -16,7 +16,7 @@ use super::discovered::Discovered;
 use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
-use super::{Caller, IssuerKeys, MayAct, Rejection, actor, key_file, unacceptable};
+use super::{Caller, FetchedKeys, MayAct, Rejection, actor, key_file, unacceptable};
 use crate::broker::config::{Assertions, RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
@@ -43,6 +43,9 @@ pub(in crate::broker) struct Trusted {
     max_age: Duration,
     clock: Arc<dyn Clock>,
     waiting: Waiting,
+    /// When each part is fetched again ahead of all need, where that has failed, by the time that
+    /// the machine has been running.
+    again_at: Mutex<[Duration; Part::ALL.len()]>,
 }
 
 /// What an issuer's tokens must say.
@@ -91,6 +94,7 @@ impl Trusted {
             max_age: max_age(config),
             clock: host.clock.clone(),
             waiting,
+            again_at: Mutex::default(),
         })
     }
 
@@ -103,7 +107,7 @@ impl Trusted {
     }
 
     /// What is known of its keys, where they are fetched at all.
-    pub(super) fn keys(&self) -> Option<IssuerKeys<'_>> {
+    pub(super) fn keys(&self) -> Option<FetchedKeys<'_>> {
         let (age, version) = match &self.keys {
             KeySource::File(_) | KeySource::Review(_) => return None,
             KeySource::Uri(keys) => (keys.age(), keys.version()),
@@ -112,14 +116,33 @@ impl Trusted {
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
-        Some(IssuerKeys {
+        Some(FetchedKeys {
             name: &self.requirements.name,
             age,
             max_age: self.max_age,
             failures,
             skew,
+            retry_in: self.retry_in(),
             version,
         })
+    }
+
+    /// In how long something of it is fetched again that could not be fetched ahead of all need.
+    fn retry_in(&self) -> Duration {
+        let due = Part::ALL.into_iter().filter(|part| self.is_due(*part));
+        due.map(|part| self.left_alone(part)).max().unwrap_or_default()
+    }
+
+    /// How much longer it is left alone because this could not be fetched ahead of all need.
+    pub(super) fn left_alone(&self, part: Part) -> Duration {
+        let again_at = self.again_at.lock().unwrap_or_else(PoisonError::into_inner)[part as usize];
+        (again_at - self.clock.uptime()).max(Duration::ZERO)
+    }
+
+    /// Leaves it alone for so long, because this could not be fetched.
+    pub(super) fn leave_alone(&self, part: Part, pause: Duration) {
+        let again_at = self.clock.uptime() + pause;
+        self.again_at.lock().unwrap_or_else(PoisonError::into_inner)[part as usize] = again_at;
     }
 
     /// Whether it is time to fetch this ahead of all need.

@@ -81,10 +81,10 @@ pub enum Fault {
     Invalid,
 }
 
-/// What is known of the keys of an issuer that are fetched.
+/// What is known of the keys of an issuer or a client that are fetched.
 #[derive(Clone, Debug)]
-pub struct IssuerKeys<'a> {
-    /// The name of the issuer's table in the configuration.
+pub struct FetchedKeys<'a> {
+    /// The name of its table in the configuration.
     pub name: &'a str,
     /// How long ago they were fetched; `None` where there are none.
     pub age: Option<time::Duration>,
@@ -92,8 +92,12 @@ pub struct IssuerKeys<'a> {
     pub max_age: time::Duration,
     /// How often they could not be fetched.
     pub failures: u64,
-    /// How far the issuer's clock is ahead, where that has been seen.
+    /// How far the issuer's clock is ahead, where that has been seen. Clients sign elsewhere than
+    /// where their keys are, so nothing is known of theirs.
     pub skew: Option<time::Duration>,
+    /// In how long they are fetched ahead of need again, where that has failed; zero where it has
+    /// not, and for clients, whose keys are fetched where somebody needs them.
+    pub retry_in: time::Duration,
     /// Which version they are; `None` where there are none.
     pub version: Option<String>,
 }
@@ -187,7 +191,7 @@ impl Authenticator {
     }
 
     /// What is known of the keys that are fetched, by issuer.
-    pub fn keys(&self) -> impl Iterator<Item = IssuerKeys<'_>> {
+    pub fn keys(&self) -> impl Iterator<Item = FetchedKeys<'_>> {
         self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
     }
 

@@ -132,25 +132,25 @@ async fn decide(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let counted = |outcome| broker.metrics.authorized(outcome);
-    let refuse = |outcome, status, why: &str| {
-        counted(outcome);
+    let refuse = |route, outcome, why: &str| {
+        broker.metrics.authorized(route, outcome);
         tracing::info!(why, "not let through");
-        Refusal::new(status, "forbidden", why).at(id)
+        Refusal::new(StatusCode::FORBIDDEN, "forbidden", why).at(id)
     };
     let book = broker.policies();
     let Some(config) = book.authz() else {
-        return refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, "nothing is decided here");
+        return refuse(None, Authorization::Forbidden, "nothing is decided here");
     };
     if !config.is_for(peer.ip(), &broker.trusted_proxies) {
         let why = "this is for proxies, and you are none that is known";
-        return refuse(Authorization::Stranger, StatusCode::FORBIDDEN, why);
+        return refuse(None, Authorization::Stranger, why);
     }
     let asked = uri.path().strip_prefix(&prefix(&broker)).unwrap_or_default();
     let asked = match Asked::read(config, &method, asked, uri.query(), &headers) {
         Ok(asked) => asked,
-        Err(why) => return refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, why),
+        Err(why) => return refuse(None, Authorization::Forbidden, why),
     };
+    let counted = |outcome| broker.metrics.authorized(Some(asked.name), outcome);
     let nonce = || broker.proofs.nonces().give(Place::Resource, broker.clock.now());
     let (scheme, token) = match credentials(&headers) {
         Ok(Some(shown)) => shown,
@@ -193,7 +193,7 @@ async fn decide(
             }
             None => {
                 let why = "what is to be said of the caller cannot be written into a header";
-                refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, why)
+                refuse(Some(asked.name), Authorization::Forbidden, why)
             }
         },
         Err(authz::Refusal::Token(why)) => {
@@ -257,6 +257,8 @@ fn sender(
 
 /// What a proxy asks about.
 struct Asked<'a> {
+    /// The name of the route.
+    name: &'a str,
     route: &'a Route,
     method: String,
     target: Target,
@@ -310,12 +312,12 @@ impl<'a> Asked<'a> {
         };
         let found = match name {
             Some(name) => {
-                let route = config.route.get(name).ok_or("there is no such route")?;
-                of_host(route).map(|origin| (route, origin))
+                let route = config.route.get_key_value(name).ok_or("there is no such route")?;
+                of_host(route.1).map(|origin| (route, origin))
             }
             None => {
-                let all = config.route.values();
-                let mut all = all.filter_map(|route| Some((route, of_host(route)?)));
+                let all = config.route.iter();
+                let mut all = all.filter_map(|route| Some((route, of_host(route.1)?)));
                 match (all.next(), all.next()) {
                     (Some(_), Some(_)) => {
                         return Err("several routes are for this host: the proxy has to name one");
@@ -324,10 +326,10 @@ impl<'a> Asked<'a> {
                 }
             }
         };
-        let (route, origin) = found.ok_or("no route is for this host")?;
+        let ((name, route), origin) = found.ok_or("no route is for this host")?;
         let target = Target::parse(&format!("{origin}{uri}"));
         let target = target.ok_or("the path of the request is none")?;
-        Ok(Self { route, method: method.to_string(), target })
+        Ok(Self { name, route, method: method.to_string(), target })
     }
 }
 

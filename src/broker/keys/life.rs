@@ -265,7 +265,7 @@ impl<'a> Series<'a> {
 
 /// Whether a key is in the JWKS: those that sign, those that will or may have to, and those
 /// whose tokens may still be about.
-pub(super) fn is_shown(key: &StoredKey, now: OffsetDateTime) -> bool {
+pub(in crate::broker) fn is_shown(key: &StoredKey, now: OffsetDateTime) -> bool {
     key.purpose == Purpose::AccessToken
         && key.state.is_public()
         && shown_until(key).is_none_or(|end| now < end)

@@ -28,6 +28,7 @@ pub use keeper::Keeper;
 pub use kek::Kek;
 #[cfg(test)]
 pub(crate) use life::TOKENS;
+pub(in crate::broker) use life::is_shown;
 pub use life::{JWKS_MAX_AGE, Rules, Signs};
 pub use ring::{KeyRing, Snapshot};
 pub use root_key::{RootKey, SealedRoot};

@@ -298,13 +298,16 @@ pub enum Authorization {
 }
 
 impl Authorization {
-    pub(super) const ALL: &[&str] = &[
+    /// How it ends where there is a route for the request.
+    pub(super) const AT_ROUTES: &[&str] = &[
         Self::Allowed.as_str(),
         Self::Unauthenticated.as_str(),
         Self::Forbidden.as_str(),
-        Self::Stranger.as_str(),
         Self::Unavailable.as_str(),
     ];
+
+    /// How it ends where there is none, or nobody looks for it.
+    pub(super) const AT_NONE: &[&str] = &[Self::Forbidden.as_str(), Self::Stranger.as_str()];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,9 @@
 mod active;
 mod certificate;
 mod elevated;
+mod keys;
 mod labels;
+mod named;
 mod sample;
 mod store_clock;
 
@@ -73,14 +75,14 @@ pub struct Metrics {
     failures: Family<Label, Counter>,
     issuing: Histograms,
     authenticating: Histogram,
-    renewals: Counter,
+    renewals: named::Named,
     rejections: Family<Label, Counter>,
     own_refused: Family<Label, Counter>,
     elsewhere: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
     clients: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
-    authorizations: Family<Label, Counter>,
+    authorizations: named::Named,
     revocations: Family<Label, Counter>,
     administrations: Family<Label, Counter>,
     elevations: Family<[(&'static str, &'static str); 2], Counter>,
@@ -109,14 +111,14 @@ impl Default for Metrics {
             failures: labels::all("reason", Issuance::FAILURES),
             issuing: Family::new_with_constructor(durations),
             authenticating: durations(),
-            renewals: Counter::default(),
+            renewals: Default::default(),
             rejections: labels::all("reason", labels::FAULTS),
             own_refused: labels::all("reason", labels::FLAWS),
             elsewhere: labels::all("place", labels::PLACES),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
             clients: labels::all("outcome", ClientAuthentication::ALL),
             introspections: labels::all("outcome", Introspection::ALL),
-            authorizations: labels::all("outcome", Authorization::ALL),
+            authorizations: Default::default(),
             revocations: labels::all("outcome", Revocation::ALL),
             administrations: labels::all("outcome", Administered::ALL),
             elevations: Family::default(),
@@ -162,11 +164,6 @@ impl Metrics {
             self.attempts.clone(),
         );
         registry.register("issuance_successes", "Tokens issued", self.successes.clone());
-        registry.register(
-            "issuance_renewals",
-            "Tokens issued to somebody who had one from this process that was good, of the same role and for the same audience",
-            self.renewals.clone(),
-        );
         registry.register(
             "issuance_denials",
             "Requests for a token that were refused, by reason",
@@ -218,11 +215,6 @@ impl Metrics {
             "introspections",
             "Introspections, by outcome",
             self.introspections.clone(),
-        );
-        registry.register(
-            "authz_decisions",
-            "Decisions about requests that a proxy held up, by outcome",
-            self.authorizations.clone(),
         );
         registry.register("revocations", "Revocations, by outcome", self.revocations.clone());
         registry.register(
@@ -353,11 +345,6 @@ impl Metrics {
         self.elsewhere.get_or_create(&[("place", place.as_str())]).get()
     }
 
-    /// Counts a token that was issued while another one was good.
-    pub fn renewed(&self) {
-        self.renewals.inc();
-    }
-
     /// Counts a proof of a key that is not accepted.
     pub fn proof_rejected(&self, fault: Fault) {
         self.proofs.get_or_create(&[("reason", labels::of_proof(fault))]).inc();
@@ -418,11 +405,6 @@ impl Metrics {
     /// Counts an introspection.
     pub fn introspected(&self, outcome: Introspection) {
         self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
-    }
-
-    /// Counts a decision about a request that a proxy held up.
-    pub fn authorized(&self, outcome: Authorization) {
-        self.authorizations.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Counts a request that was turned away.

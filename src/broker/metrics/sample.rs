@@ -11,13 +11,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use time::OffsetDateTime;
 
-use super::{Label, Metrics, PREFIX, store_clock};
+use super::{Label, Metrics, PREFIX, keys, store_clock};
 use crate::broker::Broker;
 use crate::broker::audit::outbox::Progress;
-use crate::broker::authenticate::IssuerKeys;
 use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
-use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
 use crate::broker::notify::{Counted, View as _};
 use crate::broker::store::Backlog;
 use crate::trace::Counts;
@@ -31,9 +29,6 @@ pub(super) const STORE_TIME: Duration = Duration::from_secs(1);
 
 /// A number with a fraction.
 pub(super) type Number = Gauge<f64, AtomicU64>;
-
-/// The name of an issuer's table in the configuration.
-type Issuer = [(&'static str, String); 1];
 
 /// The name of a channel in the configuration, and what became of a delivery.
 type Channel = [(&'static str, String); 1];
@@ -49,8 +44,8 @@ impl Broker {
         match tokio::time::timeout(STORE_TIME, self.store.keys()).await {
             Ok(Ok(keys)) => {
                 let now = self.clock.now();
-                sample_keys(&mut sampled, &keys, self.algorithms, now);
-                sample_turn(&mut sampled, self.keys.next_turn(&keys), now);
+                keys::sample(&mut sampled, &keys, self.algorithms, now);
+                keys::sample_turn(&mut sampled, self.keys.next_turn(&keys), now);
             }
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
@@ -63,7 +58,9 @@ impl Broker {
         let help = "The policies, roles, clients, people and trusted issuers that decide now, by their hash";
         sampled.register("policy", help, Info::new([("hash", policies.hash().to_string())]));
         sample_directory(&mut sampled, policies.directory().map(AsRef::as_ref), self.clock.now());
-        sample_issuers(&mut sampled, policies.authenticator().keys());
+        keys::sample_issuers(&mut sampled, policies.authenticator().keys());
+        keys::sample_clients(&mut sampled, policies.authenticator().clients().keys());
+        self.metrics.sample_named(&mut sampled, &policies);
         sample_connections(&mut sampled, connections);
         match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
             Ok(Ok(sinks)) => sample_sinks(&mut sampled, &sinks),
@@ -108,39 +105,6 @@ impl Broker {
     }
 }
 
-fn sample_keys(
-    registry: &mut Registry,
-    keys: &[StoredKey],
-    algorithms: Algorithms,
-    now: OffsetDateTime,
-) {
-    // Those that sign checkpoints are not rotated.
-    let keys: Vec<_> = keys.iter().filter(|key| key.purpose == Purpose::AccessToken).collect();
-    let by_state = Family::<Label, Gauge>::default();
-    for state in KeyState::ALL {
-        let count = keys.iter().filter(|key| key.state == state).count();
-        by_state.get_or_create(&[("state", state.as_str())]).set(signed(count));
-    }
-    registry.register("signing_keys", "Signing keys, by state", by_state);
-    // Those of an algorithm that is configured no more sign nothing, and stay as they are.
-    let signs = |key: &&&StoredKey| algorithms.iter().any(|algorithm| key.signs_by(algorithm));
-    let active = keys.iter().filter(signs).map(|key| key.changed_at).min();
-    if let Some(since) = active {
-        let age = Number::default();
-        age.set((now - since).as_seconds_f64().max(0.0));
-        let help = "How long the key that signs has done so; the oldest, where there are several";
-        registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
-    }
-}
-
-fn sample_turn(registry: &mut Registry, turn: Option<OffsetDateTime>, now: OffsetDateTime) {
-    let Some(turn) = turn else { return };
-    let left = Number::default();
-    left.set((turn - now).as_seconds_f64());
-    let help = "In how long another key is to sign, by the rotation that is due first; less than zero where that is late";
-    registry.register_with_unit("signing_key_rotation_due", help, Unit::Seconds, left);
-}
-
 fn sample_active(registry: &mut Registry, count: u64) {
     let active = Gauge::<i64>::default();
     active.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -162,32 +126,6 @@ fn sample_directory(registry: &mut Registry, people: Option<&Directory>, now: Of
         let help = "How old the directory of people is, by what it says of itself";
         registry.register_with_unit("directory_age", help, Unit::Seconds, gauge);
     }
-}
-
-fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = IssuerKeys<'a>>) {
-    let ages = Family::<Issuer, Number>::default();
-    let limits = Family::<Issuer, Number>::default();
-    let failures = Family::<Issuer, Counter>::default();
-    let skews = Family::<Issuer, Number>::default();
-    for issuer in issuers {
-        let label = [("issuer", issuer.name.to_string())];
-        failures.get_or_create(&label).inc_by(issuer.failures);
-        limits.get_or_create(&label).set(issuer.max_age.as_seconds_f64());
-        if let Some(age) = issuer.age {
-            ages.get_or_create(&label).set(age.as_seconds_f64().max(0.0));
-        }
-        if let Some(skew) = issuer.skew {
-            skews.get_or_create(&label).set(skew.as_seconds_f64());
-        }
-    }
-    let help = "How long ago the keys of a trusted issuer were fetched that are used now, be it by a process before this one";
-    registry.register_with_unit("jwks_age", help, Unit::Seconds, ages);
-    let help = "How old the keys of a trusted issuer may become";
-    registry.register_with_unit("jwks_max_age", help, Unit::Seconds, limits);
-    let help = "How often the keys of a trusted issuer, or its metadata, could not be fetched";
-    registry.register("jwks_fetch_failures", help, failures);
-    let help = "How far the clock of a trusted issuer is ahead of the broker's, as last seen; none where its keys are in a file, for it is not asked then";
-    registry.register_with_unit("clock_skew", help, Unit::Seconds, skews);
 }
 
 fn sample_connections(registry: &mut Registry, connections: &Connections) {
@@ -275,6 +213,6 @@ fn sample_spans(registry: &mut Registry, counts: Option<&Counts>) {
     registry.register("trace_spans", "Spans of traces, by what became of them", spans);
 }
 
-fn signed(count: usize) -> i64 {
+pub(super) fn signed(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

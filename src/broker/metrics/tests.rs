@@ -1,3 +1,5 @@
+mod named;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,7 +68,7 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         "issuance_duration_seconds_count{outcome=\"issued\"}",
         "revocation_duration_seconds_count",
         "load_shed_total{reason=\"requests\"}",
-        "issuance_renewals_total",
+        "issuance_renewals_total{role=\"deploy\"}",
         "own_tokens_refused_total{reason=\"unknown_key\"}",
         "tokens_active",
     ] {
@@ -143,7 +145,7 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         + after.sum("issuance_denials_total")
         + after.sum("issuance_failures_total");
     assert_eq!(after.get("issuance_attempts_total"), ended);
-    for secret in ["alice", "mallory", "secret-path", "example.com", "deploy", &token, &alice] {
+    for secret in ["alice", "mallory", "secret-path", "example.com", "everything", &token, &alice] {
         assert!(!after.text.contains(secret), "{secret}:\n{}", after.text);
     }
 }
@@ -232,7 +234,7 @@ async fn what_is_good_and_what_is_renewed_is_counted() {
     let clock = Arc::new(Shifted::default());
     let bed = Bed::with(|options| options.clock = clock.clone()).await;
     let active = async || seen(&bed).await.get("tokens_active");
-    let renewed = async || seen(&bed).await.get("issuance_renewals_total");
+    let renewed = async || seen(&bed).await.get("issuance_renewals_total{role=\"deploy\"}");
     let first = bed.issued(json!({}), &[]).await;
     assert_eq!(renewed().await, 0.0);
     bed.issued(json!({"sub": "bob"}), &[]).await;
@@ -315,6 +317,7 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     crate::host::files::write_private(&file, people.as_bytes()).unwrap();
     let key = IssuerKey::new();
     let jwks = key.jwks().to_string();
+    let version = crate::oidc::Keys::parse(jwks.as_bytes()).unwrap().version().to_string();
     let issuer =
         Served::start(|_| axum::Router::new().route("/keys", get(|| async move { jwks })), None);
     let files = tempfile::tempdir().unwrap();
@@ -327,6 +330,9 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
         options.config.audit.file.insert("lines".into(), sink);
         let channel = toml::from_str("kind = \"command\"\ncommand = [\"true\"]").unwrap();
         options.config.notify.insert("own".into(), channel);
+        let jwks_uri = Some(format!("http://{}/keys", issuer.address).parse().unwrap());
+        let client = crate::broker::config::Client { jwks_uri, ..Default::default() };
+        options.config.client.insert("ci".into(), client);
         for (name, path) in [("fetched", "keys"), ("missing", "nothing")] {
             let id = Issuer::parse(&format!("https://{name}.example")).unwrap();
             let mut trusted = crate::broker::config::TrustedIssuer::new(id);
@@ -363,11 +369,15 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     assert_eq!(after.get("jwks_fetch_failures_total{issuer=\"missing\"}"), 1.0);
     assert_eq!(after.get("issuance_failures_total{reason=\"unverifiable\"}"), 1.0);
     assert_eq!(after.get("clock_skew_seconds{issuer=\"fetched\"}"), 0.0);
+    assert_eq!(after.get(&format!("jwks_info{{issuer=\"fetched\",version=\"{version}\"}}")), 1.0);
+    assert_eq!(after.get("jwks_retry_seconds{issuer=\"missing\"}"), 0.0, "nobody fetches ahead");
     assert!(!after.text.contains("issuer=\"corp\""), "its keys are in a file");
     assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
     assert_eq!(after.get("audit_sink_failures_total{sink=\"lines\"}"), 0.0);
     assert_eq!(after.get("notify_waiting{channel=\"own\"}"), 0.0);
     assert!(!after.text.contains("tls_certificate_left"), "it serves none");
+    // Now those of the client are there, too.
+    bed.broker.policies().authenticator().ask(&bed.issuer).await;
     let end = bed.broker.clock.now() - time::Duration::minutes(2);
     bed.broker.metrics.certificate_ends(Some(end));
     let ended = seen(&bed).await;

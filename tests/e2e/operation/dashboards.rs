@@ -13,8 +13,11 @@ use super::super::support::peer::{Peer, program, supervised};
 use super::*;
 
 /// What shows nothing where nothing is amiss, and where nobody configured it, by a part of it.
-const SILENT: [&str; 7] = [
+const SILENT: [&str; 9] = [
     "ALERTS{",
+    // They are fetched when the client comes.
+    "tmpcred_client_jwks_age_",
+    "tmpcred_client_jwks_info{",
     "tmpcred_directory_",
     "tmpcred_elevations{",
     "tmpcred_elevation_requests",
@@ -91,6 +94,9 @@ fn asked(board: &Value) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for panel in board["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
+            if target["datasource"]["type"] == "tempo" {
+                continue;
+            }
             let text = |name: &str| target[name].as_str().unwrap_or_default().to_string();
             let expression = text("expr").replace("$__rate_interval", "30s");
             // What the parts name them by, and no regular expression that fits all.
@@ -112,7 +118,8 @@ fn prometheus_answers_whatever_the_dashboards_ask_it_about_two_brokers() {
         let mut services = Services::with(&format!(
             "\n[admin]\nlisten = {admin:?}\n\n[notify.own]\nkind = \"command\"\ncommand = [\"true\"]\n\n\
              [audit.file.lines]\npath = \"records\"\n\n\
-             [authz]\nproxy = \"nginx\"\nproxies = [\"127.0.0.1\"]\n\n[authz.route.api]\norigins = [{API:?}]\naudience = {API:?}\n"
+             [authz]\nproxy = \"nginx\"\nproxies = [\"127.0.0.1\"]\n\n[authz.route.api]\norigins = [{API:?}]\naudience = {API:?}\n\n\
+             [client.ci]\njwks_uri = \"http://127.0.0.1:9/keys\"\n"
         ));
         // Its keys are fetched, so that there is an age of them, and a clock to compare.
         services.broker.stop();
@@ -169,4 +176,32 @@ fn prometheus_answers_whatever_the_dashboards_ask_it_about_two_brokers() {
     let silent = |one: &String| SILENT.iter().any(|part| one.contains(part));
     let unexpected: Vec<_> = empty.iter().filter(|one| !silent(one)).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
+}
+
+/// Nothing here reads TraceQL: what the dashboard asks for has to be what the broker tells.
+#[test]
+fn what_a_dashboard_asks_of_traces_is_what_there_is() {
+    let board: Value = serde_json::from_str(&read("deploy/grafana/debug.json")).unwrap();
+    let page = read("docs/traces.md");
+    let mut variables = board["templating"]["list"].as_array().unwrap().iter();
+    assert!(variables.any(|one| one["name"] == "traces" && one["query"] == "tempo"));
+    let mut seen = 0;
+    let panels = board["panels"].as_array().unwrap().iter();
+    for target in panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten()) {
+        let Some(query) = target["query"].as_str() else { continue };
+        assert_eq!(target["datasource"]["uid"], "${traces}", "{query}");
+        assert!(query.contains("resource.service.name = \"tmpcred-broker\""), "{query}");
+        // Of a broker whose issuer has a path that stands before the endpoint's.
+        let name = query.split("name =").nth(2).unwrap().split('"').nth(1).unwrap();
+        let row = format!("\n| `{}`", name.replace(".*", ""));
+        assert!(page.contains(&row), "{query}: there is no span {name}");
+        for attribute in query.split("span.").skip(1) {
+            let attribute = attribute.split([',', ')', ' ']).next().unwrap();
+            let is_known = page.contains(&format!("`{attribute}`"))
+                || attribute == "http.response.status_code";
+            assert!(is_known, "{query}: there is no attribute {attribute}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }

@@ -127,6 +127,35 @@ async fn while_an_issuer_is_down_nobody_waits_but_who_fetches_ahead() {
     }
 }
 
+#[tokio::test]
+async fn it_is_told_in_how_long_an_issuer_that_is_down_is_asked_again() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    issuer.down(true);
+    let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    let told = async || {
+        let metrics = bed.admin.get("/metrics").await.body;
+        let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+        let name = "tmpcred_jwks_retry_seconds{issuer=\"fake\"} ";
+        let told = metrics.lines().find_map(|line| line.strip_prefix(name));
+        told.unwrap().parse::<f64>().unwrap()
+    };
+    until("it is left alone", || async { told().await > 0.0 }).await;
+    // With a part of it by chance, and by a clock that stands still.
+    let pause = told().await;
+    assert!((5.0..=6.25).contains(&pause), "{pause}");
+    clock.forward(Duration::seconds(4));
+    assert!((told().await - (pause - 4.0)).abs() < 0.01);
+    issuer.down(false);
+    clock.forward(Duration::seconds(3));
+    let keys = || {
+        let book = bed.broker.policies();
+        let mut all = book.authenticator().keys();
+        all.any(|keys| keys.name == "fake" && keys.age.is_some())
+    };
+    until("its keys are there", || async { keys() }).await;
+    assert_eq!(told().await, 0.0);
+}
+
 /// Anybody can make up the id of a key.
 #[tokio::test]
 async fn nobody_makes_others_wait_for_a_document_that_cannot_be_had() {

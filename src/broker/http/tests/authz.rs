@@ -1,5 +1,6 @@
 //! Requests that a proxy holds up: who may pass, and as whose.
 
+mod counted;
 mod wanted;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! Clients that authenticate by what they sign (RFC 7523), and those that need not.
 
+mod keys;
 mod parties;
 
 use std::sync::Arc;
