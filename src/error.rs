@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -239,6 +240,40 @@ pub fn printable_json(json: &str) -> String {
     shown
 }
 
+/// A duration as people write it: `1 day 1h`, `15m`.
+pub fn lasting(duration: Duration) -> String {
+    // Nobody knows how long a month is.
+    let days = duration.as_secs() / DAY;
+    let rest = duration.saturating_sub(Duration::from_secs(days * DAY));
+    match (days, rest.is_zero()) {
+        (0, _) => in_units(rest, usize::MAX),
+        (days, is_whole) => {
+            let days = format!("{days} {}", if days == 1 { "day" } else { "days" });
+            if is_whole { days } else { format!("{days} {}", in_units(rest, usize::MAX)) }
+        }
+    }
+}
+
+/// The seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// The same in its two largest units, of whole seconds.
+pub fn roughly(duration: Duration) -> String {
+    in_units(Duration::from_secs(duration.as_secs()), 2)
+}
+
+fn in_units(duration: Duration, most: usize) -> String {
+    let text = humantime::format_duration(duration).to_string();
+    let part = |part: &str| {
+        let at = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, unit) = part.split_at(at);
+        // Whole words stand by themselves.
+        let between = if unit.len() > 2 { " " } else { "" };
+        format!("{number}{between}{unit}")
+    };
+    text.split(' ').take(most).map(part).collect::<Vec<_>>().join(" ")
+}
+
 /// Whether a sign does not show, or ends a line: what Unicode calls default ignorable
 /// (`Default_Ignorable_Code_Point` of DerivedCoreProperties.txt) but for the selectors of
 /// variants up to U+FE0F, by which the sign before them shows as a picture; separators of lines
@@ -265,6 +300,24 @@ pub fn foreign(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_in_words_that_stand_by_themselves() {
+        let (minute, day) = (60, 24 * 3600);
+        for (seconds, whole, rough) in [
+            (0, "0s", "0s"),
+            (90, "1m 30s", "1m 30s"),
+            (day, "1 day", "1 day"),
+            (25 * 60 * minute, "1 day 1h", "1 day 1h"),
+            (2 * day + 61, "2 days 1m 1s", "2 days 1m"),
+            (30 * day, "30 days", "30 days"),
+        ] {
+            let duration = Duration::from_secs(seconds);
+            assert_eq!((&*lasting(duration), &*roughly(duration)), (whole, rough));
+        }
+        assert_eq!(roughly(Duration::from_secs(1_793_000_000)), "56 years 9 months");
+        assert_eq!(lasting(Duration::from_millis(1500)), "1s 500ms");
+    }
 
     #[test]
     fn json_says_the_same_without_what_does_not_show() {

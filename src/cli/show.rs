@@ -7,6 +7,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 pub(crate) use crate::error::printable;
+use crate::error::roughly;
 
 /// Columns under headings, within `width` where there is one. Control characters,
 /// which a server may have chosen, do not get through.
@@ -67,8 +68,7 @@ pub(crate) fn moment(moment: OffsetDateTime) -> String {
 /// A duration in its two largest units.
 pub(crate) fn duration(duration: Duration) -> String {
     let whole = std::time::Duration::from_secs(duration.whole_seconds().unsigned_abs());
-    let text = humantime::format_duration(whole).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    roughly(whole)
 }
 
 /// A number of things.

@@ -166,6 +166,10 @@ pub(super) fn expected(words: &str) -> String {
         "u16" => format!("{whole} from 0 to {}", u16::MAX),
         "u32" => format!("{whole} from 0 to {}", u32::MAX),
         "u64" | "u128" | "usize" => format!("{whole} from 0"),
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
+        | "a nonzero usize" => {
+            format!("{whole} from 1")
+        }
         "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => whole.into(),
         "f32" | "f64" => "a number".into(),
         "a sequence" => "an array".into(),

@@ -12,7 +12,7 @@ pub use jsonwebtoken::Algorithm;
 use super::json;
 use super::keys::Keys;
 use crate::credential::Principal;
-use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::error::{Error, ErrorKind, Result, foreign, roughly};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN: usize = 64 * 1024;
@@ -355,7 +355,7 @@ pub fn moment(claims: &Map<String, Value>, name: &str) -> Result<Option<OffsetDa
 
 fn ago(duration: Duration) -> String {
     let whole = std::time::Duration::from_secs(duration.whole_seconds().unsigned_abs());
-    humantime::format_duration(whole).to_string()
+    roughly(whole)
 }
 
 fn quoted(names: &[String]) -> String {

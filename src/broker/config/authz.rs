@@ -12,7 +12,7 @@ use url::Url;
 use super::{Binding, Nonces, Role, check_name, is_audience, is_scope_token};
 use crate::broker::network::Network;
 use crate::broker::told::claims::Said;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 
 /// The bounds of how old what is known of revocations may be.
 const REVOCATIONS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
@@ -127,9 +127,9 @@ impl Authz {
         if self.revocations_within < least || self.revocations_within > most {
             return wrong(format!(
                 "has revocations_within = {}; it must be at least {} and at most {}",
-                humantime::format_duration(self.revocations_within),
-                humantime::format_duration(least),
-                humantime::format_duration(most)
+                lasting(self.revocations_within),
+                lasting(least),
+                lasting(most)
             ));
         }
         if self.route.is_empty() {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Pattern, duration, is_name, seconds};
 use crate::broker::directory::Directory;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 use crate::sshsig::Kind;
 
 /// The longest that anybody has a role without anybody's approval.
@@ -177,8 +177,8 @@ impl Elevation {
             |what: &str, span: Duration, most: Duration| match span.is_zero() || span > most {
                 true => wrong(format!(
                     "has {what} = \"{}\"; it must be more than nothing and at most {}",
-                    humantime::format_duration(span),
-                    humantime::format_duration(most)
+                    lasting(span),
+                    lasting(most)
                 )),
                 false => Ok(()),
             };
@@ -189,10 +189,7 @@ impl Elevation {
             longest("review_within", review, MAX_SPAN)?;
         }
         if self.start_ahead > MAX_SPAN || self.cool_down > MAX_SPAN {
-            return wrong(format!(
-                "has a start_ahead or cool_down beyond {}",
-                humantime::format_duration(MAX_SPAN)
-            ));
+            return wrong(format!("has a start_ahead or cool_down beyond {}", lasting(MAX_SPAN)));
         }
         if self.approvals.is_empty() {
             return Err(Error::new(
@@ -342,7 +339,7 @@ mod tests {
     fn what_cannot_work_is_refused() {
         for (text, says) in [
             ("longest = \"1h\"".into(), "no approvals"),
-            (LEAST.replace("1h", "25h"), "at most 1day"),
+            (LEAST.replace("1h", "25h"), "at most 1 day"),
             (LEAST.replace("1h", "0s"), "more than nothing"),
             (LEAST.replace("leads", "the leads"), "no possible name"),
             (LEAST.replace("count = 2", "count = 0"), "it takes one person at least"),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::KEK_VARIABLE;
 use crate::broker::keys::{Algorithms, SigningAlgorithm};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 use crate::host::process::printed;
 
 /// The bounds of how long a key is published before it signs. What is below would leave
@@ -132,9 +132,9 @@ impl Keys {
         if self.publish_before < least || self.publish_before > most {
             return wrong(format!(
                 "has a publish_before of {}; it must be at least {} and at most {}",
-                humantime::format_duration(self.publish_before),
-                humantime::format_duration(least),
-                humantime::format_duration(most)
+                lasting(self.publish_before),
+                lasting(least),
+                lasting(most)
             ));
         }
         // One is made, published and used before the next one.
@@ -144,8 +144,8 @@ impl Keys {
         {
             return wrong(format!(
                 "has a rotate_every of {}; it must be at least {}, twice publish_before and no less than an hour",
-                humantime::format_duration(age),
-                humantime::format_duration(least)
+                lasting(age),
+                lasting(least)
             ));
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Elevation, MAX_TTL, duration, is_audience, is_scope_token, seconds};
 use crate::broker::told::{self, aws, claims};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 
 /// A table `[role.NAME]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -98,14 +98,14 @@ impl Role {
         if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
             return wrong(format!(
                 "has a max_ttl of {}; it must be more than nothing and at most {}",
-                humantime::format_duration(self.max_ttl),
-                humantime::format_duration(MAX_TTL)
+                lasting(self.max_ttl),
+                lasting(MAX_TTL)
             ));
         }
         if self.ttl_jitter > self.max_ttl / 4 {
             return wrong(format!(
                 "has a ttl_jitter of {}; at most a quarter of its max_ttl is possible",
-                humantime::format_duration(self.ttl_jitter)
+                lasting(self.ttl_jitter)
             ));
         }
         if self.token_format == TokenFormat::Opaque && self.aws.is_some() {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use url::Url;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 
 /// The variable that holds the password where `[store.postgres]` names nothing else.
 pub const PASSWORD_VARIABLE: &str = "TMPCRED_BROKER_STORE_PASSWORD";
@@ -231,9 +231,9 @@ impl Postgres {
             if limit < least || limit > most {
                 return wrong(format!(
                     "has {name} = \"{}\"; it must be at least {} and at most {}",
-                    humantime::format_duration(limit),
-                    humantime::format_duration(least),
-                    humantime::format_duration(most)
+                    lasting(limit),
+                    lasting(least),
+                    lasting(most)
                 ));
             }
         }

@@ -112,7 +112,12 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("\"ES256\", \"EdDSA\"", "", "at least one algorithm"),
         ("30s", "10m", "leeway of 10m"),
         ("30s", "30", "not a duration"),
-        ("\"1h\"", "\"25h\"", "max_ttl of 1day 1h"),
+        ("\"1h\"", "\"25h\"", "max_ttl of 1 day 1h"),
+        (
+            "[store]",
+            "[limits]\nprincipal = { per_minute = 0 }\n[store]",
+            "must be a whole number from 1",
+        ),
         ("\"1h\"", "\"0s\"", "max_ttl of 0s"),
         ("\"1h\"", "\"1500ms\"", "whole number of seconds"),
         ("\"deploy:read\"", "\"deploy read\"", "scope \"deploy read\""),
@@ -136,7 +141,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("leeway", "jwks_uri = \"http://a.example/k\"\nleeway", "jwks_uri"),
         ("leeway", "audiences = []\nleeway", "nothing can match"),
         ("leeway", "max_key_age = \"59s\"\nleeway", "max_key_age of 59s"),
-        ("leeway", "max_key_age = \"31days\"\nleeway", "at most 30days"),
+        ("leeway", "max_key_age = \"31days\"\nleeway", "at most 30 days"),
         ("\n[tls]", "trusted_proxies = [\"10.0.0.0/40\"]\n[tls]", "neither an address nor"),
         ("broker.example.com\"", "broker.example.com/a/:x\"", "may be ':x'"),
         ("broker.example.com\"", "broker.example.com/*x\"", "may be '*x'"),
@@ -266,10 +271,10 @@ fn signing_keys_are_rotated_as_is_said_and_within_bounds() {
     assert_eq!(often.rotate_every, Some(Duration::from_secs(3600)));
     for (bad, expected) in [
         ("publish_before = \"14s\"", "[keys] has a publish_before of 14s; it must be at least 15s"),
-        ("publish_before = \"31d\"", "[keys] has a publish_before of 1month"),
+        ("publish_before = \"31d\"", "[keys] has a publish_before of 31 days;"),
         (
             "rotate_every = \"47h\"",
-            "[keys] has a rotate_every of 1day 23h; it must be at least 2days",
+            "[keys] has a rotate_every of 1 day 23h; it must be at least 2 days",
         ),
         ("rotate_every = \"59m\"\npublish_before = \"15s\"", "no less than an hour"),
         ("rotate_every = \"seldom\"", "is not a duration"),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
 use super::{Pattern, TokenReview, algorithms, duration, is_name, seconds, shared};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::Algorithm;
 
@@ -238,16 +238,16 @@ impl TrustedIssuer {
         if self.leeway > MAX_LEEWAY {
             return wrong(format!(
                 "has a leeway of {}; at most {} are possible",
-                humantime::format_duration(self.leeway),
-                humantime::format_duration(MAX_LEEWAY)
+                lasting(self.leeway),
+                lasting(MAX_LEEWAY)
             ));
         }
         if self.max_key_age < MIN_KEY_AGE || self.max_key_age > MAX_KEY_AGE {
             return wrong(format!(
                 "has a max_key_age of {}; it must be at least {} and at most {}",
-                humantime::format_duration(self.max_key_age),
-                humantime::format_duration(MIN_KEY_AGE),
-                humantime::format_duration(MAX_KEY_AGE)
+                lasting(self.max_key_age),
+                lasting(MIN_KEY_AGE),
+                lasting(MAX_KEY_AGE)
             ));
         }
         if let Some(advice) = shared::advice(&self.issuer)

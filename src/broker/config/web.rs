@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{TrustedIssuer, duration, is_scope_token};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 use crate::oidc::Issuer;
 
 /// The longest that anybody stays signed in.
@@ -75,8 +75,8 @@ impl Web {
         if self.session.is_zero() || self.session > MAX_SESSION {
             return wrong(format!(
                 "has a session of {}; it must be more than nothing and at most {}",
-                humantime::format_duration(self.session),
-                humantime::format_duration(MAX_SESSION)
+                lasting(self.session),
+                lasting(MAX_SESSION)
             ));
         }
         Ok(())
@@ -125,7 +125,7 @@ mod tests {
             ),
             (format!("{good}client_key_id = \"a\""), "no client_key_file"),
             (format!("{good}scopes = [\"a b\"]"), "RFC 6749"),
-            (format!("{good}session = \"25h\""), "at most 1day"),
+            (format!("{good}session = \"25h\""), "at most 1 day"),
             (format!("{good}session = \"0s\""), "more than nothing"),
         ] {
             let error = checked(&text).unwrap_err().to_string();

@@ -30,7 +30,7 @@ use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Notify, Role, TrustedIssuer};
 use crate::broker::directory::Directory;
 use crate::broker::trusted_file;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lasting};
 use crate::oidc::Issuer;
 
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -326,8 +326,8 @@ impl Loader<'_> {
         if ttl.is_zero() || ttl > config::MAX_TTL {
             return Err(format!(
                 "the permit '{id}' has a @ttl of {}; it must be more than nothing and at most {}",
-                humantime::format_duration(ttl),
-                humantime::format_duration(config::MAX_TTL)
+                lasting(ttl),
+                lasting(config::MAX_TTL)
             ));
         }
         let scope: BTreeSet<String> = permit

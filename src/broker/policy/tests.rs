@@ -334,7 +334,7 @@ fn broken_policies_are_refused_with_their_place() {
         (p("@ttl(\"5m\")", "context has actors"), "the permit 'p' looks at context.actors"),
         (p("@ttl(\"soon\")", "true"), "'soon' is not a duration"),
         (p("@ttl(\"0s\")", "true"), "@ttl of 0s"),
-        (p("@ttl(\"25h\")", "true"), "@ttl of 1day 1h"),
+        (p("@ttl(\"25h\")", "true"), "@ttl of 1 day 1h"),
         (p("@ttl(\"5m\") @scopes(\"read\")", "true"), "unknown annotation @scopes"),
         (p("@ttl(\"5m\") @scope(\"raed\")", "true"), "'raed', which no role has"),
         (p("@ttl(\"5m\")", "true").replace("@id(\"p\")", ""), "has no @id"),
