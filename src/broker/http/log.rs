@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{Answer, Endpoint, Operation, Parameter, Verb};
 use super::guard::RequestId;
+use super::query::misread;
 use super::refusal::Refusal;
 use crate::broker::Broker;
 use crate::broker::audit::proof::{consistency, inclusion};
@@ -146,7 +147,7 @@ async fn inclusion_of(
     asked: Result<Query<Included>, QueryRejection>,
 ) -> Response {
     let answer = async {
-        let Included { sequence, size } = understood(asked)?;
+        let Included { sequence, size } = understood(asked, &["sequence", "size"])?;
         let (size, note) = signed(&broker, size).await?;
         let index = sequence.checked_sub(1).ok_or_else(|| none("there is no record 0"))?;
         let proof = inclusion(broker.store.as_ref(), index, size).await.map_err(failed)?;
@@ -169,7 +170,7 @@ async fn consistency_of(
     asked: Result<Query<Consistent>, QueryRejection>,
 ) -> Response {
     let answer = async {
-        let Consistent { first, second } = understood(asked)?;
+        let Consistent { first, second } = understood(asked, &["first", "second"])?;
         let (second, note) = signed(&broker, second).await?;
         let proof = consistency(broker.store.as_ref(), first, second).await.map_err(failed)?;
         Ok(Consistency {
@@ -184,11 +185,9 @@ async fn consistency_of(
     told(answer.await, id)
 }
 
-fn understood<T>(asked: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    match asked {
-        Ok(Query(asked)) => Ok(asked),
-        Err(cause) => Err(Refusal::invalid_request(cause.body_text())),
-    }
+fn understood<T>(asked: Result<Query<T>, QueryRejection>, known: &[&str]) -> Result<T, Refusal> {
+    let Query(asked) = asked.map_err(|rejected| misread(&rejected, known))?;
+    Ok(asked)
 }
 
 /// The size that a proof is about, that of the newest checkpoint where nobody names one; and

@@ -18,6 +18,7 @@ mod jwks;
 mod log;
 mod metadata;
 mod operate;
+mod query;
 mod rates;
 pub mod refusal;
 mod rest;

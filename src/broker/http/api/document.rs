@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::operation::{Answer, Field, Header, Kind, Operation, Parameter, Scheme};
+use super::operation::{Answer, Field, FormIs, Header, Kind, Operation, Parameter, Scheme};
 use super::{Endpoint, Verb};
 use crate::wire::TokenRefusal;
 
@@ -157,7 +157,7 @@ fn written(
         written["parameters"] = operation.parameters.iter().map(written_parameter).collect();
     }
     if !operation.form.is_empty() {
-        written["requestBody"] = written_form(operation.form);
+        written["requestBody"] = written_form(operation.form, operation.form_is);
     }
     if let Some((kinds, schema)) = operation.body {
         let one = schema(schemas);
@@ -237,7 +237,7 @@ fn written_parameter(parameter: &Parameter) -> Value {
     })
 }
 
-fn written_form(form: &[&[Field]]) -> Value {
+fn written_form(form: &[&[Field]], is: FormIs) -> Value {
     let fields = || form.iter().copied().flatten();
     let property = |field: &Field| {
         let mut schema = written_kind(field.kind);
@@ -246,13 +246,17 @@ fn written_form(form: &[&[Field]]) -> Value {
     };
     let required: Vec<_> =
         fields().filter(|field| field.required).map(|field| field.name).collect();
+    let mut schema = json!({
+        "type": "object",
+        "properties": fields().map(property).collect::<Map<_, _>>(),
+        "required": required,
+    });
+    if is != FormIs::Open {
+        schema["additionalProperties"] = false.into();
+    }
     json!({
-        "required": true,
-        "content": {"application/x-www-form-urlencoded": {"schema": {
-            "type": "object",
-            "properties": fields().map(property).collect::<Map<_, _>>(),
-            "required": required,
-        }}},
+        "required": is != FormIs::ClosedOrNone,
+        "content": {"application/x-www-form-urlencoded": {"schema": schema}},
     })
 }
 

@@ -17,9 +17,22 @@ pub(in crate::broker::http) struct Operation {
     pub(super) about: &'static str,
     pub(super) parameters: Vec<Parameter>,
     pub(super) form: &'static [&'static [Field]],
+    /// What besides these a form may have, and whether there has to be one.
+    pub(super) form_is: FormIs,
     pub(super) body: Option<(&'static [&'static str], SchemaOf)>,
     pub(super) security: &'static [&'static [Scheme]],
     pub(super) answers: BTreeMap<u16, Answer>,
+}
+
+/// What a form may have besides what is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FormIs {
+    /// Whatever there is, which is passed over (RFC 6749 section 3.2).
+    Open,
+    /// Nothing.
+    Closed,
+    /// Nothing, and it may be left out.
+    ClosedOrNone,
 }
 
 /// A parameter of a path, a query or a header.
@@ -246,6 +259,7 @@ impl Operation {
             about: "",
             parameters: Vec::new(),
             form: &[],
+            form_is: FormIs::Open,
             body: None,
             security: &[],
             answers: BTreeMap::new(),
@@ -267,6 +281,16 @@ impl Operation {
     pub(in crate::broker::http) fn form(self, form: &'static [&'static [Field]]) -> Self {
         let (encoded, codes) = ("The body is encoded", &[refusal::INVALID_REQUEST]);
         Self { form, ..self }.answers(Answer::refusal(415, encoded, codes))
+    }
+
+    /// It takes a form with these, and no others.
+    pub(in crate::broker::http) fn only(self, form: &'static [&'static [Field]]) -> Self {
+        Self { form_is: FormIs::Closed, ..self.form(form) }
+    }
+
+    /// The same, and may be asked without one.
+    pub(in crate::broker::http) fn only_or_none(self, form: &'static [&'static [Field]]) -> Self {
+        Self { form_is: FormIs::ClosedOrNone, ..self.form(form) }
     }
 
     /// It takes documents that are like this, as a list or one in each line, as these types.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path as InPath, Query, State};
+use axum::extract::{Path as InPath, Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use super::api::{Answer, Endpoint, Field, Kind, Operation, Parameter, Verb};
 use super::client;
 use super::form::{Form, Posted};
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
+use super::query;
 use super::rates;
 use super::refusal::Refusal;
 use super::token::RETRY_AFTER;
@@ -90,7 +91,7 @@ pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
     let id = Parameter::path("id", "The id of the elevation");
     let asked = Operation::new("elevations_request", "Ask for a role for a while")
         .about("Policy decides who may (`Action::\"elevate\"`). In an emergency the role is had when it is answered.")
-        .form(REQUEST_FORM)
+        .only(REQUEST_FORM)
         .answers(Answer::json::<wire::Elevation>(201, "It is asked for"))
         .answers(Answer::json::<wire::Elevation>(200, "Of statements: it was asked for before"));
     let listed = Operation::new("elevations", "List elevations")
@@ -109,7 +110,7 @@ pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
     let event = Operation::new("elevation_event", "Do something about an elevation")
         .about("`approve`, `deny`, `withdraw`, `activate`, `relinquish`, `revoke` or `review`. Who may approve, deny, revoke and review is said by the directory of people and by policy (`Action::\"approve\"`).")
         .takes(&[id, Parameter::path("event", "What is done")])
-        .form(EVENT_FORM)
+        .only_or_none(EVENT_FORM)
         .answers(Answer::json::<wire::Elevation>(200, "It is done"));
     let at = |path: &str| format!("{base}/{ELEVATIONS_PATH}{path}");
     let own = [
@@ -149,7 +150,7 @@ async fn request(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted
             return statements::bring(&request, text, None, &mut is_drill).await;
         }
         let asked = identified(&request, form.as_ref().ok()).await?;
-        let wanted = wanted(&form?)?;
+        let wanted = wanted(&form?.known()?)?;
         is_drill = wanted.drill;
         let elevation = {
             let (broker, book) = (broker.clone(), request.book.clone());
@@ -174,7 +175,7 @@ async fn settle(
     path: Result<InPath<(String, String)>, PathRejection>,
     posted: Posted,
 ) -> Response {
-    let (form, headers) = posted.described(EVENT_FORM);
+    let (form, headers) = posted.described_or_none(EVENT_FORM);
     let InPath((id, event)) = path.unwrap_or_else(|_| InPath(Default::default()));
     let at = format!("{ELEVATIONS_PATH}/{id}/{event}");
     let request =
@@ -187,7 +188,7 @@ async fn settle(
         }
         let asked = identified(&request, form.as_ref().ok()).await?;
         let id = known_id(&id)?;
-        let verdict = verdict(&event, &form?)?;
+        let verdict = verdict(&event, &form?.known()?)?;
         let (broker, book) = (broker.clone(), request.book.clone());
         let (seen, drill) = to_its_end(async move {
             let outcome = broker.settle(&book, &asked, id, &verdict).await;
@@ -211,6 +212,7 @@ async fn show(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     path: Result<InPath<String>, PathRejection>,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Response {
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
@@ -220,6 +222,7 @@ async fn show(
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
+        query::none(&query)?;
         let seen = broker.elevation_for(&request.book, &asked, known_id(&id)?).await;
         let seen = seen.map_err(unserved)?;
         is_drill = seen.elevation.asked.drill;
@@ -252,7 +255,8 @@ async fn list(
     );
     let perform = async {
         let asked = identified(&request, None).await?;
-        let Query(listed) = query.map_err(|_| Unserved::malformed("the query is malformed"))?;
+        let known = ["which", "limit", "below"];
+        let Query(listed) = query.map_err(|rejected| query::misread(&rejected, &known))?;
         let which = listed.which.as_deref().unwrap_or("mine");
         let which = Which::from_name(which).ok_or_else(|| {
             Unserved::malformed(format!("'which' is one of {}", Which::NAMES.join(", ")))

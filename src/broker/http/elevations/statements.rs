@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,9 @@ use crate::broker::Broker;
 use crate::broker::http::api::{Answer, Endpoint, Operation, Verb, unavailable};
 use crate::broker::http::book::Book;
 use crate::broker::http::form::Form;
+use crate::broker::http::guard::RequestId;
 use crate::broker::http::operate::{Request, Unserved, done, to_its_end};
+use crate::broker::http::query;
 use crate::broker::http::refusal::Refusal;
 use crate::wire::elevation::{self as wire, RULES_PATH};
 
@@ -28,7 +30,15 @@ pub(super) fn rules_endpoint(base: &str) -> Endpoint<Arc<Broker>> {
     Endpoint::new(format!("{base}/{RULES_PATH}"), Verb::Get, get(rules), operation)
 }
 
-async fn rules(State(broker): State<Arc<Broker>>, Book(book): Book) -> Response {
+async fn rules(
+    State(broker): State<Arc<Broker>>,
+    Book(book): Book,
+    id: RequestId,
+    query: RawQuery,
+) -> Response {
+    if let Err(refusal) = query::none(&query) {
+        return refusal.at(id);
+    }
     done(wire::Rules {
         broker: broker.issuer().as_str().to_string(),
         rules: book.rules_hash().to_string(),
@@ -46,6 +56,7 @@ pub(super) fn of<'a>(
         let why = "a statement stands for itself: nothing else goes with it, and no token";
         return Err(Unserved::malformed(why));
     }
+    form.check_known()?;
     Ok(Some(text))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path as InPath, State};
+use axum::extract::{Path as InPath, RawQuery, State};
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -17,6 +17,7 @@ use crate::broker::elevation::Refusal as Why;
 use crate::broker::elevation::uses::{Event, Known, Row, Times, elevation_in, read};
 use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
 use crate::broker::http::operate::{Request, Shown, Unserved, done, to_its_end};
+use crate::broker::http::query;
 use crate::broker::http::refusal::Refusal;
 use crate::broker::policy::Administration;
 use crate::broker::{Broker, config};
@@ -54,6 +55,7 @@ async fn show(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     path: Result<InPath<String>, PathRejection>,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Response {
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
@@ -63,6 +65,7 @@ async fn show(
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
+        query::none(&query)?;
         let known = broker.uses_for(&request.book, &asked, known_id(&id)?).await;
         let known = known.map_err(unserved)?;
         is_drill = known.is_drill;
@@ -76,6 +79,7 @@ async fn take(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     path: Result<InPath<String>, PathRejection>,
+    query: RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -85,6 +89,7 @@ async fn take(
         Request::new(&broker, shown, &headers, (config::Endpoint::Elevations, "POST", &at));
     let perform = async {
         let asked = identified(&request, None).await?;
+        query::none(&query)?;
         let by = request.administers(&asked, Administration::TellUses).await?;
         let (id, events) = (meant(&id)?, events(&headers, body)?);
         let broker = broker.clone();

@@ -18,19 +18,16 @@ use super::{Request, Shown, Unserved, described, done};
 use crate::broker::audit::export::{Format, exported, unreadable};
 use crate::broker::audit::{Decision, principal};
 use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
+use crate::broker::http::query::misread;
 use crate::broker::operate::Asked as Who;
 use crate::broker::policy::Administration;
 use crate::broker::store::Filter;
 use crate::broker::{Broker, config};
-use crate::error::foreign;
 use crate::trace::w3c;
 use crate::wire::AUDIT_PATH;
 
 /// How many records a page has where nobody says.
 const PAGE: u32 = 100;
-
-/// How much is said of a query that cannot be taken, in characters.
-const MISREAD: usize = 48;
 
 /// How many it has at most.
 const MOST: u32 = 1000;
@@ -110,32 +107,10 @@ async fn found(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let Query(query) = query.map_err(|rejected| misread(&rejected))?;
+    let known = PARAMETERS.map(|parameter| parameter.name);
+    let Query(query) = query.map_err(|rejected| misread(&rejected, &known))?;
     Ok(done(searched(request, &asked, &query).await?))
 }
-
-/// What a query that cannot be taken has in it, as far as its reader says.
-fn misread(rejected: &QueryRejection) -> Unserved {
-    let why = rejected.body_text();
-    let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
-    let unknown = why.find(UNKNOWN).map(|at| why[at..].split("`, ").next().unwrap_or_default());
-    // It quotes what stands there. Where that is a token in the wrong place, no more than its
-    // header comes into the log.
-    let cut = |why: &str| foreign(&why.chars().take(MISREAD).collect::<String>());
-    Unserved::malformed(match unknown {
-        Some(unknown) => {
-            let known = PARAMETERS.map(|parameter| parameter.name);
-            format!("the query has an {}`; it may have {}", cut(unknown), known.join(", "))
-        }
-        None => {
-            let what = "the query has something twice, or what is no value of it";
-            format!("{what}: {}", cut(why))
-        }
-    })
-}
-
-/// How its reader says that something is not known, before the name of that.
-const UNKNOWN: &str = "unknown field `";
 
 /// What is found, by whoever asks, where policy lets them.
 pub(in crate::broker::http) async fn searched(
@@ -193,10 +168,14 @@ impl Asked {
             w3c::trace_id(id).ok_or_else(|| Unserved::malformed("'trace' is no id of a trace"))
         };
         let (issuer, subject) = self.principal.as_deref().map(principal).unzip();
+        let (since, until) = (moment("since", &self.since)?, moment("until", &self.until)?);
+        if since.zip(until).is_some_and(|(since, until)| since >= until) {
+            return Err(Unserved::malformed("'since' is not before 'until': nothing is between"));
+        }
         Ok(Filter {
             below: self.below,
-            since: moment("since", &self.since)?,
-            until: moment("until", &self.until)?,
+            since,
+            until,
             issuer: issuer.flatten(),
             subject,
             role: self.role.clone(),

@@ -18,6 +18,7 @@ use crate::broker::authenticate::said;
 use crate::broker::enroll::{Refused, on_their_own, person_asking};
 use crate::broker::http::api::{Answer, Endpoint, Field, Operation, Parameter, Verb};
 use crate::broker::http::form::{Form, Posted};
+use crate::broker::http::query::misread;
 use crate::broker::http::refusal::Refusal;
 use crate::broker::policy::{self, Administration};
 use crate::broker::store::{Enrollment, EnrollmentState};
@@ -101,21 +102,21 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 4] {
         .about(
             "It counts once somebody else has approved it. Everybody may whom the directory has.",
         )
-        .form(ENROLL_FORM)
+        .only(ENROLL_FORM)
         .answers(Answer::json::<Key>(201, "It is to be approved"));
     let approved = Operation::new("enrollments_approve", "Approve somebody's key")
         .about(
             "From now on signatures by it count. Policy decides (`Action::\"administer\"`); nobody approves a key of their own.",
         )
         .takes(&[Parameter::path("id", "The id of the key")])
-        .form(APPROVE_FORM)
+        .only(APPROVE_FORM)
         .answers(Answer::json::<Key>(200, "It is approved"));
     let removed = Operation::new("enrollments_remove", "Remove a key")
         .about(
             "From now on signatures by it count no more. Everybody may remove their own; of all others policy decides (`Action::\"administer\"`).",
         )
         .takes(&[Parameter::path("id", "The id of the key")])
-        .form(REMOVE_FORM)
+        .only(REMOVE_FORM)
         .answers(Answer::json::<Key>(200, "It is removed"));
     let at = |below: &str| format!("{base}/{ENROLLMENTS_PATH}{below}");
     let (approve_at, remove_at) = (at("/{id}/approve"), at("/{id}/remove"));
@@ -148,9 +149,7 @@ async fn listed(
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let Query(Which { mine }) = query.map_err(|_| {
-        Unserved::malformed("the query has nothing but 'mine', which is 'true' or 'false'")
-    })?;
+    let Query(Which { mine }) = query.map_err(|rejected| misread(&rejected, &["mine"]))?;
     let (broker, now) = (request.broker, request.broker.clock.now());
     broker.saw_login(&request.book, &asked.caller);
     let person = match mine {
@@ -183,7 +182,7 @@ async fn enrolled(
     form: Result<Form, Refusal>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let statement = form?.required("statement")?.to_string();
+    let statement = form?.known()?.required("statement")?.to_string();
     let (broker, book) = (request.broker.clone(), request.book.clone());
     broker.saw_login(&book, &asked.caller);
     let enrolling = async move { Ok(broker.enroll(&book, &asked, &statement).await) };
@@ -212,7 +211,7 @@ async fn approved(
     form: Result<Form, Refusal>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let (form, id) = (form?, id?);
+    let (form, id) = (form?.known()?, id?);
     let meant = form.optional("fingerprint").map(str::to_string);
     let (broker, book) = (request.broker.clone(), request.book.clone());
     broker.saw_login(&book, &asked.caller);
@@ -253,7 +252,7 @@ async fn removed(
     form: Result<Form, Refusal>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let (form, id) = (form?, id?);
+    let (form, id) = (form?.known()?, id?);
     let (broker, book, why) = (request.broker.clone(), request.book.clone(), reason(&form)?);
     broker.saw_login(&book, &asked.caller);
     let own = broker.is_their_own(&book, &asked.caller, id).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -15,6 +15,7 @@ use super::{Request, Shown, Unserved, described, done, flag, reason, to_its_end}
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
 use crate::broker::http::form::{Form, Posted};
+use crate::broker::http::query;
 use crate::broker::http::refusal::Refusal;
 use crate::broker::keys::SigningAlgorithm;
 use crate::broker::keys::manage::{Report, Rotation, Which};
@@ -91,13 +92,13 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
         .answers(Answer::json::<Listed>(200, "All keys, but for the keys themselves"));
     let rotated = Operation::new("keys_rotate", "Publish the next key")
         .about("It signs once everybody can know it. Policy decides (`Action::\"administer\"`).")
-        .form(ROTATE_FORM)
+        .only(ROTATE_FORM)
         .answers(Answer::json::<Rotated>(200, "What became of it"));
     let revoked = Operation::new("keys_revoke", "Revoke a key")
         .about(
             "What it signed is good no more, and another key signs at once. Policy decides (`Action::\"administer\"`).",
         )
-        .form(REVOKE_FORM)
+        .only(REVOKE_FORM)
         .answers(Answer::json::<Listed>(200, "It is revoked; all keys"));
     let at = |path: &str| format!("{base}/{path}");
     [
@@ -108,14 +109,20 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
     .map(|endpoint| endpoint.shedding().limited(config::Endpoint::Keys))
 }
 
-async fn list(State(broker): State<Arc<Broker>>, shown: Shown, headers: HeaderMap) -> Response {
+async fn list(
+    State(broker): State<Arc<Broker>>,
+    shown: Shown,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let request =
         Request::new(&broker, shown, &headers, (config::Endpoint::Keys, "GET", KEYS_PATH));
-    request.counted(listed(&request).await)
+    request.counted(listed(&request, &query).await)
 }
 
-async fn listed(request: &Request<'_>) -> Result<Response, Unserved> {
+async fn listed(request: &Request<'_>, query: &RawQuery) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
+    query::none(query)?;
     let by = request.administers(&asked, Administration::ListKeys).await?;
     tracing::info!(by = by.said(), "the signing keys are listed");
     let keys = request.broker.keys.list().await.map_err(|error| Unserved::of(&error))?;
@@ -131,7 +138,7 @@ async fn rotate(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted)
 
 async fn rotated(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<Response, Unserved> {
     let asked = request.identified(form.as_ref().ok()).await?;
-    let (broker, form) = (request.broker.clone(), form?);
+    let (broker, form) = (request.broker.clone(), form?.known()?);
     let (log, all) = (flag(&form, "log")?, flag(&form, "all")?);
     let algorithms = form.optional("algorithm").map(|name| {
         let known = SigningAlgorithm::from_name(name);
@@ -159,7 +166,7 @@ async fn revoke(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted)
 
 async fn revoked(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<Response, Unserved> {
     let asked = request.identified(form.as_ref().ok()).await?;
-    let (broker, form) = (request.broker.clone(), form?);
+    let (broker, form) = (request.broker.clone(), form?.known()?);
     let (kid, why) = (form.required("kid")?.to_string(), reason(&form)?);
     let by = request.administers(&asked, Administration::RevokeKeys).await?;
     let keys = broker.keys.list().await.map_err(|error| Unserved::of(&error))?;

@@ -3,8 +3,10 @@
 mod enrollments;
 mod keys;
 mod limits;
+mod reach;
 mod records;
 mod revocations;
+mod unknown;
 
 use std::sync::Arc;
 
