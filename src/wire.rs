@@ -119,6 +119,20 @@ pub enum RevocationReach {
     Everywhere,
 }
 
+/// Sessions of AWS that may have been had for tokens that were revoked. They last until they
+/// expire, whatever becomes of the tokens, unless their roles deny them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RevocationAwsSessions")]
+pub struct RevokedAwsSessions {
+    /// The roles of the broker whose tokens AWS reads; left out of one token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Only sessions that began before this moment can be of those tokens.
+    pub begun_before: String,
+    /// The policy that denies those sessions everything, to be put on their roles in AWS.
+    pub deny: serde_json::Value,
+}
+
 /// The longest name of a role, in bytes.
 const MAX_ROLE: usize = 64;
 

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::secret::Secret;
+use crate::wire::{RevocationReach, RevokedAwsSessions};
 
 /// A key that signs, but for the key itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -107,6 +108,12 @@ pub struct Revoked {
     /// looked at.
     #[serde(default)]
     pub on_record: Option<bool>,
+    /// Whom it reaches, where that is said.
+    #[serde(default)]
+    pub revocation_reach: Option<RevocationReach>,
+    /// Sessions of AWS that it does not reach, where there may be some.
+    #[serde(default)]
+    pub aws_sessions: Option<RevokedAwsSessions>,
     /// Whether nothing was changed, and this is only what would be.
     #[serde(default)]
     pub dry_run: bool,

@@ -6,6 +6,8 @@
 //! brokers, which look with each request; and a running one writes it for whoever policy lets
 //! revoke.
 
+mod known;
+mod reach;
 mod survey;
 
 use std::collections::BTreeSet;
@@ -16,6 +18,8 @@ use time::{Duration, OffsetDateTime, UtcOffset};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use self::known::issuer_meant;
+pub use self::reach::Reached;
 use super::Broker;
 use super::audit::leaf::{self, ERASED};
 use super::audit::{Author, Decision, Record};
@@ -114,31 +118,6 @@ impl Operator {
     /// The same, in the name of somebody who waits for an answer.
     pub(super) fn on_behalf_of(self, by: Author) -> Self {
         Self { by, count_for: Some(COUNT_FOR), ..self }
-    }
-
-    /// Refuses a role that there is not: nothing would come of it, and nobody would notice.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] where neither the configuration has it, nor a token that may be good.
-    pub async fn require_role(&self, config: &Config, what: &What) -> Result<()> {
-        let What::Many { whose: Whose::Role(role), .. } = what else { return Ok(()) };
-        if config.role.contains_key(role) {
-            return Ok(());
-        }
-        // One that was taken out of the configuration may have left tokens.
-        let filter = Filter {
-            role: Some(role.clone()),
-            decision: Some(Decision::Issued),
-            since: Some(self.clock.now() - MAX_TTL - LEEWAY),
-            ..Filter::default()
-        };
-        if !self.store.find(&filter, 1).await?.is_empty() {
-            return Ok(());
-        }
-        let roles: Vec<_> = config.role.keys().map(String::as_str).collect();
-        Err(Error::new(ErrorKind::Usage, format!("there is no role '{role}'"))
-            .because_of("the configuration has none, and no token of late")
-            .hint(format!("there is {}", roles.join(", "))))
     }
 
     /// Revokes, and puts that on record in the same commit.

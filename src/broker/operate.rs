@@ -18,7 +18,7 @@ use super::audit::{Author, Decision, Record};
 use super::authenticate::{Caller, unacceptable};
 use super::client::Proved;
 use super::config::{Config, Endpoint, MAX_LEEWAY};
-use super::cutoff::{Operator, Revoked, What};
+use super::cutoff::{Operator, Reached, Revoked, What};
 use super::decide::{Denied, Rules};
 use super::issue::UNKNOWN;
 use super::once;
@@ -330,12 +330,22 @@ impl Broker {
         }
     }
 
-    /// Refuses a role that there is not: see [`Operator::require_role`].
+    /// Refuses what there cannot be: see [`Operator::require_known`].
     ///
     /// # Errors
     /// As there.
-    pub(super) async fn require_role(&self, config: &Config, what: &What) -> Result<()> {
-        self.revoker().require_role(config, what).await
+    pub(super) async fn require_known(&self, config: &Config, what: &What) -> Result<()> {
+        self.revoker().require_known(config, what).await
+    }
+
+    /// Whom it reaches that this is revoked: see [`Operator::reached`].
+    pub(super) async fn reached(
+        &self,
+        book: &Rulebook,
+        what: &What,
+        before: OffsetDateTime,
+    ) -> Reached {
+        self.revoker().reached(book.config(), Some(&**book), what, before).await
     }
 
     fn revoker(&self) -> Operator {

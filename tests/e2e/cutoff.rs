@@ -40,10 +40,23 @@ fn an_operator_ends_what_was_issued_beside_the_running_broker() {
     assert_eq!(
         report,
         json!({
-            "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
-            "on_record": null, "dry_run": false,
+            "revoked": "all", "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
+            "on_record": null, "revocation_reach": "introspection", "dry_run": false,
         })
     );
+    let nothing = tmpcred(&broker.home).args(["broker", "revoke", "--config"]);
+    let nothing = nothing.args([broker.home.path("broker.toml")]).args(before);
+    let said = nothing.env("TMPCRED_BROKER_KEK", KEK).run().ok().stderr;
+    assert!(said.contains("Nothing changes") && !said.contains("accepts them"), "{said}");
+    // As it goes on record, here and where a running broker is asked.
+    let (long, line) = ("x".repeat(1001), "two\nlines");
+    for reason in [long.as_str(), line] {
+        let refused = operate(broker, &["--role", "deploy", "--reason", reason]).ended_with(2);
+        let says = "--reason must be a line of at most 1000 bytes";
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    }
+    let refused = operate(broker, &["--issuer", "crop"]).ended_with(2).stderr;
+    assert!(refused.contains("trusts no issuer 'crop'"), "{refused}");
     assert!(is_active(broker, &token));
     let report = operate(broker, &["--jti", &jti, "--reason", "a test"]).ok().json();
     assert_eq!(report["tokens"], 1);
@@ -119,7 +132,22 @@ fn an_opaque_token_is_verified_by_its_issuer_and_by_nobody_else() {
     let garbage = tmpcred(&home).args(["verify", "--issuer", broker.url(), "--audience", API]);
     let garbage = garbage.args(["--online"]).stdin("tmpcred_o_x").run().code;
     assert_ne!(garbage, Some(0));
-    assert_eq!(operate(broker, &["--role", "handle"]).ok().json()["tokens"], 1);
+    let report = operate(broker, &["--role", "handle"]).ok().json();
+    assert_eq!(
+        (&report["revoked"], &report["tokens"], &report["revocation_reach"]),
+        (&json!("role"), &json!(1), &json!("everywhere"))
+    );
+    let jti = super::stores::claims(&services.token("job", API))["jti"].clone();
+    let people = tmpcred(&broker.home).args(["broker", "revoke", "--config"]);
+    let people = people.args([broker.home.path("broker.toml")]).args(["--jti"]);
+    let people = people.args([jti.as_str().unwrap()]).env("TMPCRED_BROKER_KEK", KEK);
+    let said = people.run().ok().stderr;
+    assert!(said.contains("Whoever checks tokens on their own accepts them"), "{said}");
+    services.token_of("handle", "job", API);
+    let people = tmpcred(&broker.home).args(["broker", "revoke", "--config"]);
+    let people = people.args([broker.home.path("broker.toml")]).args(["--role", "handle"]);
+    let said = people.env("TMPCRED_BROKER_KEK", KEK).run().ok().stderr;
+    assert!(said.contains("revoked.") && !said.contains("on their own"), "{said}");
     let refused = verify(API, &["--online"]).ended_with(9).stderr;
     assert!(refused.contains("the token is not good any more"), "{refused}");
 }

@@ -98,13 +98,27 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     assert_eq!(
         report,
         json!({
-            "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
-            "on_record": true, "dry_run": false,
+            "revoked": "subject", "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
+            "on_record": true, "revocation_reach": "introspection", "dry_run": false,
         })
     );
+    // By the name of its table, as beside the broker; and to the last digit of the moment.
+    let before = "2026-01-01T12:00:00.5Z";
+    let corp = ["revoke", "--issuer", "corp", "--before", before, "--dry-run", "--json"];
+    let report = at(&corp).run().ok().json();
+    assert_eq!((&report["on_record"], &report["issued_before"]), (&json!(true), &json!(before)));
+    assert_eq!(report, beside(broker, &corp).run().ok().json());
+    let crop = ["revoke", "--issuer", "crop", "--dry-run"];
+    for refused in [at(&crop).run(), beside(broker, &crop).run()] {
+        let said = refused.ended_with(2).stderr;
+        assert!(said.contains("trusts no issuer 'crop'"), "{said}");
+    }
 
-    let rotated = at(&["keys", "rotate", "--all"]).run().ok().stderr;
-    assert!(rotated.contains("The rotation has begun."), "{rotated}");
+    let rotated = at(&["keys", "rotate", "--all", "--json"]).run().ok().json();
+    let begun = rotated["begun"].as_array().unwrap().len();
+    assert!(begun > 0 && rotated["keys"].as_array().unwrap().len() > begun, "{rotated}");
+    let again = beside(broker, &["keys", "rotate", "--all", "--json"]).run().ok().json();
+    assert_eq!((&again["under_way"], &again["begun"]), (&rotated["begun"], &json!([])));
     let again = at(&["keys", "rotate", "--algorithm", "ES256", "--log"]).run().ok().stderr;
     assert!(again.contains("A rotation is under way."), "{again}");
     let kid = journey_kid(&token);
@@ -114,6 +128,18 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     assert_eq!(keys, beside(broker, &["keys", "list", "--json"]).run().ok().json());
     let of_kid = |key: &&Value| key["kid"] == kid.as_str();
     assert_eq!(keys.as_array().unwrap().iter().find(of_kid).unwrap()["state"], "revoked");
+    let revoked = beside(broker, &["keys", "revoke", &kid, "--json"]).run().ok().json();
+    assert_eq!(revoked["revoked"], json!([kid]));
+    let now = beside(broker, &["keys", "list", "--json"]).run().ok().json();
+    assert_eq!(revoked["keys"], now);
+    let long = "x".repeat(1001);
+    for refused in [
+        at(&["keys", "revoke", &kid, "--reason", &long]).run(),
+        beside(broker, &["keys", "revoke", &kid, "--reason", &long]).run(),
+    ] {
+        let said = refused.ended_with(2).stderr;
+        assert!(said.contains("--reason must be a line of at most 1000 bytes"), "{said}");
+    }
     let unknown = at(&["keys", "revoke", "no-such-key"]).run().ended_with(2);
     assert!(unknown.stderr.contains("there is no key with this id"), "{}", unknown.stderr);
 
@@ -125,6 +151,18 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     };
     assert_eq!((of("revoke"), of("revoke-many")), (2, 1), "{records}");
     assert!(records[0]["reason"].is_string() && of("key") >= 3, "{records}");
+    for (wrong, says) in [
+        (&["--since", "2h", "--until", "3h"][..], "--since is not before --until"),
+        (&["--limit", "0"], "--limit"),
+    ] {
+        let wrong = [&["audit", "query"], wrong].concat();
+        for refused in [at(&wrong).run(), beside(broker, &wrong).run()] {
+            let said = refused.ended_with(2).stderr;
+            assert!(said.contains(says), "{said}");
+        }
+    }
+    let nope = beside(broker, &["audit", "query", "--role", "nope"]).run().ok().stderr;
+    assert!(nope.contains("The configuration has no role \"nope\"."), "{nope}");
     let newest = [&query[..], &["--limit", "2"]].concat();
     assert_eq!(at(&newest).run().ok().json(), beside(broker, &newest).run().ok().json());
     let table = at(&query[..4]).run().ok();

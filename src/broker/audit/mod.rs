@@ -44,6 +44,20 @@ use crate::trace::{self, TraceId};
 /// How the reason begins of all that is on record of a drill, which is how such records are found.
 pub const DRILL: &str = "DRILL: ";
 
+/// How long the reason for something may be, in bytes, as it goes on record.
+pub const MAX_REASON: usize = 1000;
+
+/// The reason for something, as it goes on record.
+///
+/// # Errors
+/// Where it is none that does, in words that go on from its name.
+pub fn reason(text: &str) -> Result<&str, String> {
+    match text.len() <= MAX_REASON && !text.chars().any(char::is_control) {
+        true => Ok(text),
+        false => Err(format!("must be a line of at most {MAX_REASON} bytes")),
+    }
+}
+
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Question;
+use cedar_policy::ResourceConstraint;
+
+use super::{Policy, Question, Resource};
 
 /// What a permit grants, and its obligations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,28 @@ pub(super) fn weigh<'a>(
         },
         obligations: limits.obligations.clone(),
     })
+}
+
+impl Policy {
+    /// Whether all tokens that there are by policy with this role are opaque for the sake of the
+    /// permits.
+    pub fn wants_opaque(&self, role: &str) -> bool {
+        let role = self.uid_of(Resource::Role(role));
+        let permits =
+            self.policies.policies().filter(|policy| match policy.resource_constraint() {
+                ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
+                ResourceConstraint::In(uid)
+                | ResourceConstraint::Eq(uid)
+                | ResourceConstraint::IsIn(_, uid) => uid == role,
+            });
+        let limits = permits.filter_map(|permit| {
+            let id: &str = permit.id().as_ref();
+            self.limits.get(id)
+        });
+        let mut limits = limits.peekable();
+        limits.peek().is_some()
+            && limits.all(|limits| limits.obligations.contains(&Obligation::Opaque))
+    }
 }
 
 impl Limits {

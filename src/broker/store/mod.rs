@@ -98,6 +98,10 @@ pub trait TokenStore: Send + Sync {
     /// The token with this hash; its seal is not looked at.
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;
 
+    /// Whether the token with this id is kept as one that can only be introspected. It may take
+    /// long where there are many: no index leads to it.
+    async fn has_opaque(&self, jti: uuid::Uuid) -> Result<bool>;
+
     /// Before when all of theirs that was issued was revoked together, where it was.
     async fn revoked_until(&self, whose: &Whose) -> Result<Option<OffsetDateTime>>;
 

@@ -342,6 +342,10 @@ impl TokenStore for Failing {
     async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_cutoffs(before, limit).await
     }
+    async fn has_opaque(&self, jti: Uuid) -> Result<bool> {
+        self.inner.has_opaque(jti).await
+    }
+
     async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_opaque(before, limit).await
     }

@@ -117,6 +117,9 @@ pub(crate) enum BrokerKeys {
         /// Which broker.
         #[command(flatten)]
         at: BrokerPlace,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Revoke keys: what they signed is good no more, and another key signs at once
     Revoke {
@@ -129,6 +132,9 @@ pub(crate) enum BrokerKeys {
         /// Why, for the audit log
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Write the public keys and the discovery document, for a web server in the broker's place
     Export {
@@ -241,7 +247,7 @@ pub(crate) struct Revoking {
     /// The token with this id
     #[arg(long, value_name = "ID")]
     pub jti: Option<Uuid>,
-    /// All tokens of callers of this issuer; with --config it may be the name of its table
+    /// All tokens of callers of this issuer: its URL, or the name of its table in the broker's configuration
     #[arg(long, value_name = "URL")]
     pub issuer: Option<String>,
     /// All tokens with this role
@@ -377,7 +383,7 @@ pub(crate) struct AuditQuery {
     #[arg(long)]
     pub drill: bool,
     /// The newest so many
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// Report as JSON
     #[arg(long)]

@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 use super::shown::{Challenge, Token};
 use super::source::Source;
 use super::token::RETRY_AFTER;
-use crate::broker::audit::Author;
+use crate::broker::audit::{self as log, Author};
 use crate::broker::authenticate::{Caller, said};
 use crate::broker::client::Proved;
 use crate::broker::decide::{Denied, Why};
@@ -42,9 +42,6 @@ use crate::wire::refusal::{
     ACCESS_DENIED, INVALID_CLIENT, INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN,
     USE_DPOP_NONCE,
 };
-
-/// How long the reason for something may be, in bytes: it goes on record.
-const MAX_REASON: usize = 1000;
 
 /// How long a name may be, in bytes, as in records.
 const MAX_NAME: usize = 1024;
@@ -336,12 +333,9 @@ pub(super) async fn to_its_end<T: Send + 'static>(
 /// Why something is done, as it goes on record.
 fn reason(form: &Form) -> Result<String, Unserved> {
     let Some(reason) = form.optional("reason") else { return Ok(NO_REASON.into()) };
-    match reason.len() <= MAX_REASON && !reason.chars().any(char::is_control) {
-        true => Ok(reason.to_string()),
-        false => Err(Unserved::malformed(format!(
-            "the parameter 'reason' must be a line of at most {MAX_REASON} bytes"
-        ))),
-    }
+    log::reason(reason)
+        .map(String::from)
+        .map_err(|why| Unserved::malformed(format!("the parameter 'reason' {why}")))
 }
 
 const NO_REASON: &str = "no reason was given";

@@ -16,7 +16,8 @@ use super::{
     to_its_end,
 };
 use crate::broker::authenticate::{id_of, said};
-use crate::broker::cutoff::{Revoked, What};
+use crate::broker::config::Config;
+use crate::broker::cutoff::{Reached, Revoked, What, issuer_meant};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
 use crate::broker::http::form::{Form, Posted};
@@ -24,17 +25,22 @@ use crate::broker::http::refusal::Refusal;
 use crate::broker::metrics::Revocation;
 use crate::broker::policy::{self, Named, Tokens};
 use crate::broker::store::Whose;
-use crate::broker::{Broker, config, opaque};
+use crate::broker::{Broker, config};
 use crate::credential::Principal;
 use crate::error::ErrorKind;
-use crate::wire::{self, REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH, RevocationReach};
+use crate::wire::{
+    self, REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH, RevocationReach, RevokedAwsSessions,
+};
 
 /// What a request may have.
 const FIELDS: &[Field] = &[
     Field::optional("token", "The token that is revoked; one of these and no other says what is")
         .of(Kind::Secret),
     Field::optional("jti", "The token with this id"),
-    Field::optional("issuer", "All tokens of callers of this issuer"),
+    Field::optional(
+        "issuer",
+        "All tokens of callers of this issuer: its URL, or the name of its table in the configuration",
+    ),
     Field::optional("subject", "With `issuer`: only those of this subject, letter by letter"),
     Field::optional("role", "All tokens with this role"),
     Field::optional("client", "All tokens that were issued to this client"),
@@ -75,6 +81,9 @@ struct Answered {
     issued_before: String,
     /// Whom the revocation reaches.
     revocation_reach: RevocationReach,
+    /// What it does not reach, where AWS reads tokens of a role that is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aws_sessions: Option<RevokedAwsSessions>,
     /// Whether this is only what would be: then nothing was changed.
     dry_run: bool,
 }
@@ -104,13 +113,13 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 2] {
         .about(
             "Policy decides (`Action::\"revoke\"`). It is durable, and counts at every process of the broker, when it is answered.",
         )
-        .form(FORM)
+        .only(FORM)
         .answers(Answer::json::<Answered>(200, "They are good no more"));
     let dry = Operation::new("revocations-dry-run", "Tell what of that would be revoked")
         .about(
             "Whoever may revoke it is told (`Action::\"revoke\"`). Nothing is changed, and nothing but a denial is on record.",
         )
-        .form(FORM)
+        .only(FORM)
         .answers(Answer::json::<Answered>(200, "They would be good no more"));
     [(Run::Real, real), (Run::Dry, dry)].map(|(run, operation)| {
         let handler =
@@ -149,8 +158,8 @@ async fn perform(
     let at = (config::Endpoint::Revocations, "POST", run.path());
     let request = Request::new(broker, shown, &headers, at);
     let asked = request.identified(form.as_ref().ok()).await?;
-    let form = form?;
-    let wanted = Wanted::read(&form)?;
+    let form = form?.known()?;
+    let wanted = Wanted::read(&form, request.book.config())?;
     let why = reason(&form)?;
     let failed = |error| Unserved::of(&error);
     let one = match &wanted.of {
@@ -172,11 +181,10 @@ async fn perform(
         let why = "this broker has issued no such token";
         return Err(Unserved::new(Outcome::Unknown, Refusal::invalid_request(why)));
     };
-    broker.require_role(request.book.config(), &what).await.map_err(failed)?;
-    let is_opaque = form.secret("token").is_ok_and(|token| opaque::hash(token).is_some());
+    broker.require_known(request.book.config(), &what).await.map_err(failed)?;
     let revoked = match run {
         Run::Real => {
-            let broker = broker.clone();
+            let (broker, what) = (broker.clone(), what.clone());
             to_its_end(async move { Ok(broker.revoke_for(by, &what, &why).await) }).await?
         }
         Run::Dry => broker.would_revoke_for(by, &what).await,
@@ -193,7 +201,8 @@ async fn perform(
         (Some(_), Some(0)) => Revocation::Repeated,
         _ => Revocation::Revoked,
     };
-    Ok((outcome, answered(run, &revoked, one, tokens, is_opaque)))
+    let reached = broker.reached(&request.book, &what, revoked.before).await;
+    Ok((outcome, answered(run, &revoked, one, tokens, reached)))
 }
 
 fn answered(
@@ -201,7 +210,7 @@ fn answered(
     revoked: &Revoked,
     jti: Option<Uuid>,
     tokens: Tokens,
-    is_opaque: bool,
+    reached: Reached,
 ) -> Answered {
     // What the log has of one token is for those to read who may.
     let told = |value: Option<String>| value.filter(|_| jti.is_none());
@@ -215,10 +224,8 @@ fn answered(
         tokens: revoked.tokens,
         on_record: revoked.on_record,
         issued_before: revoked.before.format(&Rfc3339).unwrap_or_default(),
-        revocation_reach: match is_opaque {
-            true => RevocationReach::Everywhere,
-            false => RevocationReach::Introspection,
-        },
+        revocation_reach: reached.reach,
+        aws_sessions: reached.aws_sessions,
         dry_run: run == Run::Dry,
     }
 }
@@ -237,9 +244,15 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(form: &Form) -> Result<Self, Unserved> {
+    fn read(form: &Form, config: &Config) -> Result<Self, Unserved> {
         let all = flag(form, "all")?;
         let names = ["token", "jti", "issuer", "role", "client"];
+        // As of a variable that is not set: what is left would say much more.
+        if let Some(name) =
+            ["all", "subject", "before"].iter().chain(&names).find(|name| form.is_bare(name))
+        {
+            return Err(Unserved::malformed(format!("the parameter '{name}' has no value")));
+        }
         let given = names
             .into_iter()
             .filter(|name| form.optional(name).is_some())
@@ -256,11 +269,11 @@ impl Wanted {
         if before.is_some() && matches!(one, "token" | "jti") {
             return Err(Unserved::malformed("'before' says nothing of one token"));
         }
-        Ok(Self { of: of(form, one)?, before })
+        Ok(Self { of: of(form, one, config)?, before })
     }
 }
 
-fn of(form: &Form, one: &str) -> Result<Of, Unserved> {
+fn of(form: &Form, one: &str, config: &Config) -> Result<Of, Unserved> {
     let text = |name| name_of(form, name);
     Ok(match one {
         "token" => Of::Shown,
@@ -271,7 +284,7 @@ fn of(form: &Form, one: &str) -> Result<Of, Unserved> {
             )
         }
         "issuer" => {
-            let issuer = text("issuer")?;
+            let issuer = issuer_meant(config, &text("issuer")?);
             match form.optional("subject") {
                 Some(_) => {
                     let subject = text("subject")?;

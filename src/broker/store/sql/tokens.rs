@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use super::SqlStore;
 use super::revoked::UNREADABLE;
@@ -55,6 +56,17 @@ impl TokenStore for SqlStore {
         };
         let row = self.engine.read("opaque tokens cannot be read", ask).await?;
         row.as_ref().map(opaque_from).transpose()
+    }
+
+    async fn has_opaque(&self, jti: Uuid) -> Result<bool> {
+        // As it is written among what the token says; an id has nothing that `like` reads.
+        let said = format!("%\"jti\":\"{jti}\"%");
+        let ask = || {
+            sqlx::query("select 1 from opaque_token where claims like $1 limit 1")
+                .bind(said.clone())
+                .fetch_optional(&self.engine.pool)
+        };
+        Ok(self.engine.read("opaque tokens cannot be read", ask).await?.is_some())
     }
 
     async fn revoked_until(&self, whose: &Whose) -> Result<Option<OffsetDateTime>> {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::check_reason;
 use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey, is_note};
@@ -304,6 +305,7 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
         return Err(misuse("--subject is no issuer, `#` and subject")
             .hint("such as https://login.example.com#alice"));
     };
+    check_reason(&args.reason)?;
     let config = config::load(&args.file)?;
     let kek = Kek::load(&config.keys, &app.host.env).await?;
     let store = store::open_existing(&config.store, &app.host.env).await?;
@@ -330,6 +332,13 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let count = |n: u64| show::count(many(n), "record is", "records are");
     app.ui.line(format!("{} erased.", count(records)))?;
+    if records + fixed + elevations + keys == 0 {
+        app.host.interact.note(&format!(
+            "Nothing of {:?} was found, or it was erased before: is it spelt as the log has it?\n\
+             `tmpcred broker audit query` shows who is on record.",
+            args.subject
+        ));
+    }
     for (number, one, more) in
         [(elevations, "elevation", "elevations"), (keys, "enrolled key", "enrolled keys")]
     {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::check_reason;
 use crate::broker::config;
 use crate::broker::keys::Kek;
 use crate::broker::keys::keks::Keks;
@@ -51,6 +52,7 @@ fn list(app: &App, file: &Path, as_json: bool) -> Result<()> {
 }
 
 fn add(app: &App, file: &Path, other: &OtherKek, reason: Option<&str>) -> Result<()> {
+    reason.map_or(Ok(()), check_reason)?;
     // It may be long until standard input has it.
     let other = process::runtime()?.block_on(read(app, other))?;
     let id = other.id();
@@ -90,6 +92,7 @@ fn from_standard_input() -> Result<Kek> {
 }
 
 fn remove(app: &App, file: &Path, id: &str, reason: Option<&str>) -> Result<()> {
+    reason.map_or(Ok(()), check_reason)?;
     let is_root = with(app, file, async |keks| keks.remove(id, reason.unwrap_or(ASKED)).await)?;
     app.host.interact.note(&format!(
         "The key-encryption key {id} opens the database no more. Backups from before it opens still,\n\

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::check_reason;
 use crate::api::operate::{Key, Keys, Rotate, Rotation};
 use crate::broker::keys::manage::{Manager, Report, Which};
 use crate::broker::keys::{JWKS_MAX_AGE, KeyState, Purpose, SigningAlgorithm};
@@ -19,15 +20,24 @@ use crate::wire::{KEYS_PATH, KEYS_REVOKE_PATH, KEYS_ROTATE_PATH};
 pub(super) fn run(app: &App, command: &BrokerKeys) -> Result<()> {
     match command {
         BrokerKeys::List { at, json } => list(app, at, *json),
-        BrokerKeys::Rotate { algorithms, log, all, at } => {
+        BrokerKeys::Rotate { algorithms, log, all, at, json } => {
             let algorithm = |name: &String| {
                 SigningAlgorithm::from_name(name)
                     .ok_or_else(|| misuse(format!("there is no algorithm '{name}'")))
             };
             let algorithms = algorithms.iter().map(algorithm).collect::<Result<_>>()?;
-            rotate(app, at, &Which { algorithms, log: *log, all: *all })
+            rotate(app, at, &Which { algorithms, log: *log, all: *all }, *json)
         }
-        BrokerKeys::Revoke { kids, at, reason } => revoke(app, at, kids, reason.as_deref()),
+        BrokerKeys::Revoke { kids, at, reason, json } => {
+            let keys = revoked(app, at, kids, reason.as_deref())?;
+            match json {
+                true => app.ui.json(&json!({ "revoked": kids, "keys": reports(&keys) })),
+                false => {
+                    tell_revoked(app, kids, &keys);
+                    Ok(())
+                }
+            }
+        }
         BrokerKeys::Export { directory, of } => export(app, of, directory),
     }
 }
@@ -41,7 +51,7 @@ fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
         None => seen(&with(app, at.file()?, async |manager| manager.list().await)?),
     };
     if as_json {
-        return app.ui.json(&keys.iter().map(report).collect::<Vec<_>>());
+        return app.ui.json(&reports(&keys));
     }
     let rows = keys.iter().map(|key| {
         let (kid, algorithm, state) = (key.kid.clone(), key.algorithm.clone(), key.state.clone());
@@ -50,7 +60,7 @@ fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
     app.ui.table(["KEY", "SIGNS", "ALGORITHM", "STATE", "SINCE", ""], rows)
 }
 
-fn rotate(app: &App, at: &BrokerPlace, which: &Which) -> Result<()> {
+fn rotate(app: &App, at: &BrokerPlace, which: &Which, as_json: bool) -> Result<()> {
     let rotation = match &at.at {
         Some(profile) => rotate_elsewhere(&Elsewhere::open(app, Some(profile))?, which)?,
         None => {
@@ -59,6 +69,13 @@ fn rotate(app: &App, at: &BrokerPlace, which: &Which) -> Result<()> {
             Rotation { begun, under_way, keys: seen(&rotation.keys) }
         }
     };
+    if as_json {
+        return app.ui.json(&json!({
+            "begun": rotation.begun,
+            "under_way": rotation.under_way,
+            "keys": reports(&rotation.keys),
+        }));
+    }
     if rotation.begun.is_empty() && rotation.under_way.is_empty() {
         app.host
             .interact
@@ -112,14 +129,19 @@ fn rotate_elsewhere(broker: &Elsewhere, which: &Which) -> Result<Rotation> {
     all.ok_or_else(|| misuse("nothing is to be rotated"))
 }
 
-fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) -> Result<()> {
-    let keys = match &at.at {
-        Some(profile) => revoke_elsewhere(&Elsewhere::open(app, Some(profile))?, kids, reason)?,
+/// Revokes; all keys, as they are then.
+fn revoked(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) -> Result<Vec<Key>> {
+    reason.map_or(Ok(()), check_reason)?;
+    match &at.at {
+        Some(profile) => revoke_elsewhere(&Elsewhere::open(app, Some(profile))?, kids, reason),
         None => {
             let why = reason.unwrap_or("an operator asked for it");
-            seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?)
+            Ok(seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?))
         }
-    };
+    }
+}
+
+fn tell_revoked(app: &App, kids: &[String], keys: &[Key]) {
     let revoked: Vec<_> = keys.iter().filter(|key| kids.contains(&key.kid)).collect();
     let is_in_place = |key: &&Key| {
         let same = |other: &&Key| key.purpose == other.purpose && key.algorithm == other.algorithm;
@@ -160,7 +182,6 @@ fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) ->
              to have the new key from you: `tmpcred broker audit checkpoint --key` prints it.",
         );
     }
-    Ok(())
 }
 
 /// One request has one key.
@@ -241,6 +262,10 @@ fn signs(keys: &[Key]) -> String {
         .map(|key| format!("The key {} signs {}.", printable(&key.kid), signs_what(key)))
         .collect();
     said.join(" ")
+}
+
+fn reports(keys: &[Key]) -> Vec<Value> {
+    keys.iter().map(report).collect()
 }
 
 fn report(key: &Key) -> Value {

@@ -12,8 +12,8 @@ mod store;
 use std::path::Path;
 
 use crate::broker;
-use crate::cli::App;
 use crate::cli::args::{Broker, BrokerCommand};
+use crate::cli::{App, misuse};
 use crate::deliver::Outcome;
 use crate::error::{Error, ErrorKind, Result, exit_code};
 use crate::oidc::Issuer;
@@ -42,6 +42,14 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
         BrokerCommand::Move(args) => store::move_in(app, args),
     }
     .map(|()| Outcome::Exited(exit_code::OK))
+}
+
+/// Refuses a reason that is not to go on record, as a broker that is asked does.
+fn check_reason(reason: &str) -> Result<()> {
+    match broker::audit::reason(reason) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(misuse(format!("--reason {why}"))),
+    }
 }
 
 fn serve(app: &App, file: &Path) -> Result<Outcome> {

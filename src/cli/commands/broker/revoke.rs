@@ -2,44 +2,81 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
+use super::check_reason;
 use crate::api::operate::{Revoke, Revoked};
 use crate::broker::authenticate::id_of;
 use crate::broker::config::{self, Config};
-use crate::broker::cutoff::{Operator, What};
+use crate::broker::cutoff::{Operator, What, issuer_meant};
+use crate::broker::policy::{Named, Policy, Source, World};
 use crate::broker::store::Whose;
 use crate::cli::App;
 use crate::cli::args::BrokerRevoke;
 use crate::cli::commands::inspect::read_token;
 use crate::cli::elsewhere::Elsewhere;
-use crate::cli::show;
+use crate::cli::show::{self, printable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
-use crate::wire::{REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH};
+use crate::wire::{
+    REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH, RevocationReach, RevokedAwsSessions,
+};
 
 pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
+    check_reason(&args.reason)?;
     let revoked = match &args.at.at {
         Some(profile) => elsewhere(&Elsewhere::open(app, Some(profile))?, args)?,
         None => here(app, args.at.file()?, args)?,
     };
     if args.json {
-        let before = show::moment(revoked.issued_before);
-        return app.ui.json(&json!({
-            "tokens": revoked.tokens,
-            "issued_before": before,
-            "on_record": revoked.on_record,
-            "dry_run": revoked.dry_run,
-        }));
+        return app.ui.json(&report(args, &revoked));
     }
+    tell(app, args, &revoked);
+    Ok(())
+}
+
+/// As a broker answers it.
+fn report(args: &BrokerRevoke, revoked: &Revoked) -> Value {
+    let mut report = json!({
+        "revoked": by_what(args),
+        "tokens": revoked.tokens,
+        // To its last digit: what was issued in the rest of that second stays.
+        "issued_before": revoked.issued_before.format(&Rfc3339).unwrap_or_default(),
+        "on_record": revoked.on_record,
+        "revocation_reach": revoked.revocation_reach,
+        "dry_run": revoked.dry_run,
+    });
+    if let Some(sessions) = &revoked.aws_sessions {
+        report["aws_sessions"] = json!(sessions);
+    }
+    report
+}
+
+/// By what those are named that are revoked.
+fn by_what(args: &BrokerRevoke) -> &'static str {
+    let what = &args.what;
+    let named = match (&what.issuer, &args.subject) {
+        (Some(_), Some(_)) => Named::Subject,
+        (Some(_), None) => Named::Issuer,
+        _ if what.role.is_some() => Named::Role,
+        _ if what.client.is_some() => Named::Client,
+        _ if what.all => Named::All,
+        _ => Named::Token,
+    };
+    named.name()
+}
+
+fn tell(app: &App, args: &BrokerRevoke, revoked: &Revoked) {
+    let note = |text: &str| app.host.interact.note(text);
     let is_named = args.what.jti.is_none() && args.what.token.is_none() && !args.what.all;
     if let (Some(whose), Some(false)) = (named(args), revoked.on_record) {
-        app.host.interact.note(&format!(
+        note(&format!(
             "No token of late is on record for {whose}: is it spelt as its tokens have it?\n\
              `tmpcred broker audit query` shows what was issued to whom.",
         ));
     } else if is_named && revoked.tokens == Some(0) {
-        app.host.interact.note(
+        note(
             "No token that was good was found. What was issued to whom, and how it is spelt,\n\
              `tmpcred broker audit query` shows.",
         );
@@ -52,19 +89,44 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
             Some(tokens) => count(tokens, "token that is good", "tokens that are good"),
             None => "All that are good, as many as they are,".into(),
         };
-        app.host.interact.note(&format!("{tokens} would be revoked. Nothing was changed."));
-        return Ok(());
+        note(&format!("{tokens} would be revoked. Nothing was changed."));
+    } else {
+        let tokens = match revoked.tokens {
+            Some(tokens) => count(tokens, "token that was good is", "tokens that were good are"),
+            None => "All that were good, as many as they were, are".into(),
+        };
+        let reached = match (revoked.tokens, revoked.revocation_reach) {
+            (Some(0), _) => "Nothing changes: what was revoked before stays so.",
+            (_, Some(RevocationReach::Everywhere)) => {
+                "Everybody refuses them at once: nobody can tell without asking a broker whether such a\n\
+                 token is good. Who may have new ones is for the policies to say."
+            }
+            _ => {
+                "Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
+                 expire. Who may have new ones is for the policies to say."
+            }
+        };
+        note(&format!("{tokens} revoked.\n{reached}"));
     }
-    let tokens = match revoked.tokens {
-        Some(tokens) => count(tokens, "token that was good is", "tokens that were good are"),
-        None => "All that were good, as many as they were, are".into(),
+    if let Some(sessions) = &revoked.aws_sessions {
+        note(&of_aws(sessions));
+    }
+}
+
+/// What lasts in AWS.
+fn of_aws(sessions: &RevokedAwsSessions) -> String {
+    let of = match sessions.roles.as_slice() {
+        [] => String::new(),
+        [one] => format!(" of the role {}", printable(one)),
+        several => format!(" of the roles {}", printable(&several.join(", "))),
     };
-    app.host.interact.note(&format!(
-        "{tokens} revoked.\n\
-         Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
-         expire. Who may have new ones is for the policies to say."
-    ));
-    Ok(())
+    format!(
+        "Sessions of AWS that were had for tokens{of} are not reached: they last until they expire,\n\
+         12 hours at most, unless their roles in AWS have this policy, which denies all that began\n\
+         before {}: {}",
+        printable(&sessions.begun_before),
+        printable(&sessions.deny.to_string()),
+    )
 }
 
 /// Asks a broker that runs.
@@ -79,7 +141,7 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
         role: what.role.as_deref(),
         client: what.client.as_deref(),
         all: what.all.then_some(true),
-        before: args.before.map(show::moment),
+        before: args.before.map(|before| before.format(&Rfc3339).unwrap_or_default()),
         reason: &args.reason,
     };
     let path = if args.dry_run { REVOCATIONS_DRY_RUN_PATH } else { REVOCATIONS_PATH };
@@ -98,22 +160,52 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
 /// Revokes on the broker's database.
 fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
     let config = config::load(file)?;
-    let revoked = process::runtime()?.block_on(async {
+    process::runtime()?.block_on(async {
         let operator = match args.dry_run {
             true => Operator::open_to_look(&app.host, &config).await?,
             false => Operator::open(&app.host, &config).await?,
         };
         let outcome = match what(app, args, &config, &operator).await {
-            Ok(what) if args.dry_run => operator.would_revoke(&what).await,
-            Ok(what) => operator.revoke(&what, &args.reason).await,
+            Ok(what) => revoke(app, args, &config, (&operator, &what)).await,
             Err(error) => Err(error),
         };
         operator.close().await;
         outcome
-    })?;
-    let on_record = revoked.on_record;
+    })
+}
+
+async fn revoke(
+    app: &App,
+    args: &BrokerRevoke,
+    config: &Config,
+    (operator, what): (&Operator, &What),
+) -> Result<Revoked> {
     let dry_run = args.dry_run;
-    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before, on_record, dry_run })
+    let revoked = match dry_run {
+        true => operator.would_revoke(what).await?,
+        false => operator.revoke(what, &args.reason).await?,
+    };
+    // Policies that cannot be read keep nothing from being revoked: what would be better is not
+    // told then.
+    let policy = match what {
+        What::Many { whose: Whose::Role(_), .. } => policy(app, config).ok(),
+        _ => None,
+    };
+    let reached = operator.reached(config, policy.as_ref(), what, revoked.before).await;
+    Ok(Revoked {
+        tokens: revoked.tokens,
+        issued_before: revoked.before,
+        on_record: revoked.on_record,
+        revocation_reach: Some(reached.reach),
+        aws_sessions: reached.aws_sessions,
+        dry_run,
+    })
+}
+
+fn policy(app: &App, config: &Config) -> Result<Policy> {
+    let directory = config.directory(app.host.clock.now())?;
+    let sources = Source::read_all(&config.policy.files)?;
+    Policy::load(&sources, World::of(config, directory.as_ref()))
 }
 
 /// Those who may be spelt otherwise than in their tokens, as they were given.
@@ -140,17 +232,7 @@ async fn what(
         return Ok(What::Token(operator.id_of(&read_token(file)?).await?));
     }
     // By the name of its table, too, as elsewhere.
-    let issuer = what.issuer.as_ref().map(|issuer| match config.trusted_issuer.get(issuer) {
-        Some(trusted) => trusted.issuer.to_string(),
-        None => issuer.clone(),
-    });
-    // One may have been taken out, and what it said be about still.
-    if let Some(issuer) = &issuer
-        && config.trusted_issuer.values().all(|trusted| trusted.issuer.as_str() != issuer)
-        && config.issuer.as_str() != issuer
-    {
-        app.host.interact.note(&format!("The configuration trusts no issuer {issuer:?}."));
-    }
+    let issuer = what.issuer.as_ref().map(|issuer| issuer_meant(config, issuer));
     let whose = match (&issuer, &args.subject, &what.role, &what.client) {
         (Some(issuer), Some(subject), ..) => Whose::Subject(id_of(issuer, subject)),
         (Some(issuer), None, ..) => Whose::Issuer(issuer.clone()),
@@ -159,6 +241,13 @@ async fn what(
         _ => Whose::Everybodys,
     };
     let what = What::Many { whose, before: args.before };
-    operator.require_role(config, &what).await?;
+    operator.require_known(config, &what).await?;
+    // One may have been taken out, and what it said be about still.
+    if let Some(issuer) = &issuer
+        && config.trusted_issuer.values().all(|trusted| trusted.issuer.as_str() != issuer)
+        && config.issuer.as_str() != issuer
+    {
+        app.host.interact.note(&format!("The configuration trusts no issuer {issuer:?}."));
+    }
     Ok(what)
 }

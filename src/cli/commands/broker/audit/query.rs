@@ -29,10 +29,11 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
         None => (None, None),
         Some((issuer, subject)) => (issuer, Some(subject)),
     };
+    let (since, until) = range(args, now)?;
     let filter = Filter {
         below: None,
-        since: time(&args.since, now)?,
-        until: time(&args.until, now)?,
+        since,
+        until,
         issuer,
         subject,
         role: args.role.clone(),
@@ -44,7 +45,7 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
         elevation: args.elevation,
         drill: args.drill,
     };
-    let (_, store) = open(app, args.at.file()?).await?;
+    let (config, store) = open(app, args.at.file()?).await?;
     let found = store.find(&filter, args.limit).await?;
     let number = found.len();
     let mut unreadable = Vec::new();
@@ -52,16 +53,22 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
     let lines: Vec<_> =
         found.iter().map(|(n, record)| exported(Format::Jsonl, *n, record)).collect();
     tell(app, args, &lines, number)?;
+    // One that was taken out of the configuration has records.
+    if let Some(role) = args.role.as_ref().filter(|_| number == 0)
+        && !config.role.contains_key(role)
+    {
+        app.host.interact.note(&format!("The configuration has no role {role:?}."));
+    }
     all_of_them(&unreadable)
 }
 
 /// Asks a broker that runs, page by page.
 pub(super) fn elsewhere(app: &App, profile: &str, args: &AuditQuery) -> Result<()> {
     let (broker, now) = (Elsewhere::open(app, Some(profile))?, app.host.clock.now());
-    let moment = |text: &Option<String>| time(text, now).map(|moment| moment.map(rfc3339));
+    let (since, until) = range(args, now)?;
     let mut query = Query {
-        since: moment(&args.since)?,
-        until: moment(&args.until)?,
+        since: since.map(rfc3339),
+        until: until.map(rfc3339),
         principal: args.principal.as_deref(),
         role: args.role.as_deref(),
         action: args.action.as_deref(),
@@ -120,6 +127,20 @@ fn tell(app: &App, args: &AuditQuery, found: &[Value], number: usize) -> Result<
         app.host.interact.note("There may be older ones: --limit shows more.");
     }
     Ok(())
+}
+
+/// From when on, and until when.
+fn range(
+    args: &AuditQuery,
+    now: OffsetDateTime,
+) -> Result<(Option<OffsetDateTime>, Option<OffsetDateTime>)> {
+    let (since, until) = (time(&args.since, now)?, time(&args.until, now)?);
+    match since.zip(until) {
+        Some((since, until)) if since >= until => Err(misuse("--since is not before --until")
+            .because_of(format!("{} is not before {}", rfc3339(since), rfc3339(until)))
+            .hint("where both say how long ago, --since says the longer time")),
+        _ => Ok((since, until)),
+    }
 }
 
 fn time(text: &Option<String>, now: OffsetDateTime) -> Result<Option<OffsetDateTime>> {
