@@ -32,6 +32,16 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     path.as_ref().exists()
 }
 
+/// Whether something exists at `path`.
+///
+/// # Errors
+/// [`ErrorKind::Io`] where that cannot be told, as in a directory that this user is not let into.
+pub fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
+    })
+}
+
 /// Whether there is a file `path`, and this user is not let to it. It is not opened: somebody may
 /// write to a pipe once.
 pub fn is_withheld(path: impl AsRef<Path>) -> bool {

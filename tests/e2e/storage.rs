@@ -33,6 +33,7 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     revoke(&services, &revoked);
     let file = services.broker.home.path("backup.db");
     let name = file.to_str().unwrap();
+    checkpoint(&services.broker, 5);
     let told = broker(&services, &["backup", name, "--json"]).run().ok().json();
     assert_eq!((&told["records"], &told["consumed"]), (&5.into(), &1.into()), "{told}");
     let again = broker(&services, &["backup", name]).run().ended_with(2);
@@ -44,6 +45,18 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     for end in ["", "-wal", "-shm"] {
         drop(std::fs::remove_file(services.broker.home.path(format!("broker.db{end}"))));
     }
+    // Nothing is there after a restore that a broker would not start on.
+    let toml = services.broker.home.path("broker.toml");
+    let of_this = std::fs::read_to_string(&toml).unwrap();
+    let url = services.broker.url().to_string();
+    let of_another =
+        of_this.replace(&format!("issuer = {url:?}"), "issuer = \"http://127.0.0.1:9\"");
+    assert_ne!(of_this, of_another);
+    services.broker.home.write("broker.toml", of_another);
+    let refused = broker(&services, &["restore", name]).run().ended_with(3);
+    assert!(refused.stderr.contains("a broker with another issuer"), "{}", refused.stderr);
+    assert!(!services.broker.home.path("broker.db").exists());
+    services.broker.home.write("broker.toml", of_this);
     let restored = broker(&services, &["restore", name]).run().ok();
     assert!(restored.stderr.contains("tmpcred broker revoke --all"), "{}", restored.stderr);
     services.broker.restart();
@@ -73,12 +86,23 @@ fn whoever_makes_backups_need_not_be_let_to_the_key() {
     // Its owner is not root, and may not read it.
     assert_eq!(backup("without.db", 0o000).ok().json()["seal_checked"], false);
     assert_eq!(backup("with.db", 0o600).ok().json()["seal_checked"], true);
+    // What is empty passes for no backup.
+    let empty = home.write("empty.db", "");
+    std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let nothing = toml.replace("broker.db", "nothing.db");
+    let config_of_nothing = home.write("nothing.toml", nothing);
+    let run = tmpcred(home).args(["broker", "restore"]).args([&empty]).args(["--config"]);
+    let refused = run.args([&config_of_nothing]).env("TMPCRED_BROKER_KEK", KEK).run().ended_with(2);
+    assert!(refused.stderr.contains("there is nothing of a broker"), "{}", refused.stderr);
+    assert!(!refused.stdout.contains("sealed") && !home.path("nothing.db").exists());
     // Who restores one without the key is told what is not on record.
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
     let elsewhere = std::fs::read_to_string(&config).unwrap().replace("broker.db", "restored.db");
     let config = home.write("restored.toml", elsewhere);
     let run = tmpcred(home).args(["broker", "restore"]).args([home.path("with.db")]);
-    let told = run.args(["--config"]).args([&config]).run().ok().stderr;
+    let restored = run.args(["--config"]).args([&config]).run().ok();
+    let (said, told) = (restored.stdout, restored.stderr);
+    assert!(said.contains("that of a broker with this `issuer`, was not checked"), "{said}");
     assert!(
         told.contains("not on record that it was restored: that takes the key-encryption key"),
         "{told}"

@@ -53,6 +53,17 @@ pub trait LogStore: Send + Sync {
 /// How many of the last records are counted at most, to see that they are there.
 const COUNTED: u64 = 100_000;
 
+/// Refuses a log of whose records since the last checkpoint some are gone, as
+/// [`require_end`] does. (Whatever is signed of more than that is found where the next one is.)
+///
+/// # Errors
+/// [`ErrorKind::Verification`] where that is so.
+pub async fn require_last(store: &dyn LogStore) -> Result<()> {
+    let signed = store.latest_note().await?.map_or(0, |noted| noted.size);
+    // The end says how many there were.
+    require_end(store, signed, store.size().await?).await
+}
+
 /// Refuses a log whose end says that it has so many records, and of whose last ones some are
 /// gone. Of those before `known`, which were there once, it looks at the last one only.
 ///
@@ -66,9 +77,14 @@ pub async fn require_end(store: &dyn LogStore, known: u64, size: u64) -> Result<
         return Ok(());
     }
     let first = after + 1;
-    Err(Error::new(ErrorKind::Verification, "records of the audit log are gone")
-        .because_of(format!("{gone} of those from {first} on, which were appended, are not there"))
-        .hint("`tmpcred broker audit verify` tells which; keep the database as it is, and restore a backup"))
+    Err(self::gone(format!("{gone} of those from {first} on, which were appended, are not there")))
+}
+
+/// Says that records are gone, and which.
+pub fn gone(why: String) -> Error {
+    Error::new(ErrorKind::Verification, "records of the audit log are gone")
+        .because_of(why)
+        .hint("`tmpcred broker audit verify` tells which; keep the database as it is, and restore a backup")
 }
 
 /// The number of a record, and the record; none where there is something in it that no

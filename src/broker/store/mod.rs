@@ -38,7 +38,7 @@ pub use elevation::{
 pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
-pub use log::{Filter, LogEnds, LogStore, Noted, Row, require_end};
+pub use log::{Filter, LogEnds, LogStore, Noted, Row, gone, require_end, require_last};
 pub use notify::{Backlog, Delivery, NewDelivery, NotifyStore, Step, Undelivered};
 pub use open::{Found, look, open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};

@@ -5,7 +5,6 @@ use super::{postgres, sqlite};
 use crate::broker::config::{Place, Store as StoreConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files;
 
 /// Opens a broker's store, and makes it where there is none.
 ///
@@ -24,7 +23,7 @@ pub async fn open(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
 /// As with [`open`]; also where there is none.
 pub async fn open_existing(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
     match config.place()? {
-        Place::File(path) if !files::exists(path) => {
+        Place::File(path) if !sqlite::is_there(path)? => {
             let why = format!("there is no database {}", path.display());
             Err(Error::new(ErrorKind::Config, why)
                 .hint("the broker makes it, and its first key, when it starts"))

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Store as _;
 use super::open::{Found, Made};
-use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
+use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, code, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
 
@@ -84,6 +84,13 @@ const APPEND_ONLY: Own = Own {
         end;",
 };
 
+/// What SQLite answers where a file is no database (SQLITE_NOTADB).
+const NO_DATABASE: &str = "26";
+
+/// What to do where this user is not let to the database.
+const AS_THE_BROKER: &str =
+    "run this as the user that the broker runs as; under systemd `tmpcred-broker-ctl` does";
+
 /// Stands between `/` and `?` of a database URL.
 const PATH: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -115,9 +122,7 @@ pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
     let failed = |error: Error| {
         error.context(format!("the broker's database {} cannot be read", path.display()))
     };
-    if !files::exists(path) {
-        return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
-    }
+    require_there(path).map_err(failed)?;
     let settings = format!("{SETTINGS} pragma query_only = on;");
     let store = one(path, settings).await.map_err(failed)?;
     store.require_this_version(STARTED_ONCE).await.map_err(failed)?;
@@ -136,7 +141,7 @@ pub async fn find(path: &Path) -> Result<Found> {
     // What was committed last is in files beside it.
     let beside = path.parent().map_or(Ok(()), files::require_writable);
     beside.and_then(|()| files::require_writable(path)).map_err(failed)?;
-    if !files::exists(path) {
+    if !is_there(path).map_err(failed)? {
         return Ok(Found::Nothing);
     }
     let store = one(path, format!("{AS_IT_IS} pragma query_only = on;")).await.map_err(failed)?;
@@ -157,10 +162,23 @@ pub async fn find(path: &Path) -> Result<Found> {
 pub async fn open_to_copy(path: &Path) -> Result<SqlStore> {
     let failed =
         |error: Error| error.context(format!("the database {} cannot be read", path.display()));
-    if !files::exists(path) {
-        return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
-    }
+    require_there(path).map_err(failed)?;
     one(path, AS_IT_IS.into()).await.map_err(failed)
+}
+
+/// Whether there is such a file.
+///
+/// # Errors
+/// Where that cannot be told, as in a directory that this user is not let into.
+pub fn is_there(path: &Path) -> Result<bool> {
+    files::is_there(path).map_err(|error| error.of_kind(ErrorKind::Config).hint(AS_THE_BROKER))
+}
+
+fn require_there(path: &Path) -> Result<()> {
+    match is_there(path)? {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Config, "there is no such file")),
+    }
 }
 
 /// Opens the database in this file for one process alone: nobody reads or writes it until
@@ -219,7 +237,10 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
 /// how a broker's is kept.
 async fn require_own(url: &str) -> Result<()> {
     sqlx::any::install_default_drivers();
-    let unusable = |cause| fault("it cannot be opened", cause);
+    let unusable = |cause| match code(&cause).as_deref() {
+        Some(NO_DATABASE) => fault("it is no database", cause).of_kind(ErrorKind::Config),
+        _ => fault("it cannot be opened", cause),
+    };
     let mut only = sqlx::AnyConnection::connect(url).await.map_err(unusable)?;
     let foreign = sqlx::query_scalar::<_, String>(
         "select name from sqlite_master where type = 'table' and name not like 'sqlite@_%' escape '@'
@@ -286,14 +307,16 @@ async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::Any
 /// Makes the file with mode 0600 before SQLite does, which gives its `-wal` and
 /// `-shm` files the mode of the database.
 fn make_private(path: &Path) -> Result<()> {
-    if !files::exists(path) {
+    if !is_there(path)? {
         drop(files::open_lock(path)?);
     }
     if files::is_dir(path) {
         return Err(Error::new(ErrorKind::Config, "it is a directory"));
     }
     if files::owner(path)? != Owner::Trusted {
-        return Err(Error::new(ErrorKind::Config, "it belongs to somebody else"));
+        return Err(
+            Error::new(ErrorKind::Config, "it belongs to somebody else").hint(AS_THE_BROKER)
+        );
     }
     if files::readers(path)? != Readers::Owner {
         return Err(Error::new(ErrorKind::Config, "others can read or write it")

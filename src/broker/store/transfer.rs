@@ -6,27 +6,85 @@
 
 use std::path::{Path, PathBuf};
 
+use super::open::Made;
 use super::sql::{Copied, SqlStore};
-use super::{Store as _, open, open_to_read, sqlite};
+use super::{KeyStore as _, LogStore as _, Store as _, open, open_to_read, sqlite};
+use crate::broker::audit;
 use crate::broker::audit::seal::Seal;
 use crate::broker::config::{Place, Store as StoreConfig};
-use crate::broker::keys::{Kek, RootKey};
+use crate::broker::keys::{CheckpointKeys, Kek, RootKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::files::{self, Draft};
+use crate::oidc::Issuer;
 
 /// How a database is called that was moved away: no broker finds it by accident.
 const MOVED: &str = "moved";
+
+/// What a SQLite database begins with.
+const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// What to do about a backup of an earlier version, which PostgreSQL cannot be filled from: it
 /// stays as it is, and what is restored into a file is brought up to date there.
 const RESTORED_APART: &str = "restore it into a file, by a configuration with `path` in [store], which brings it \
      up to date; then move that file with `tmpcred broker move`";
 
+/// Who looks at a database before anything of it is copied.
+#[derive(Clone, Copy)]
+struct Looking<'a> {
+    /// The key-encryption key, where it is at hand.
+    kek: Option<&'a Kek>,
+    /// Whose it has to be, where another store is filled from it.
+    issuer: Option<&'a Issuer>,
+}
+
+impl Looking<'_> {
+    /// Refuses a file in which no broker has made its tables: it would get some, and pass for a
+    /// database of one.
+    async fn require_tables(self, store: &SqlStore, path: &Path) -> Result<()> {
+        match store.found().await? {
+            Made::Never => Err(self.nothing().because_of(format!("{} is empty", path.display()))),
+            Made::Earlier | Made::Now => Ok(()),
+        }
+    }
+
+    /// Refuses a database in which there is nothing of a broker, or, as far as the key shows,
+    /// that of another one. Returns what the end of its log is sealed with.
+    async fn seal_of(self, store: &SqlStore) -> Result<Option<Seal>> {
+        // A broker makes its root key before all else, and earlier ones a key.
+        let is_begun = store.size().await? > 0
+            || !store.keys().await?.is_empty()
+            || !store.sealed_roots().await?.is_empty();
+        if !is_begun {
+            return Err(self.nothing().because_of("it has neither records nor keys"));
+        }
+        let Some(kek) = self.kek else { return Ok(None) };
+        let Some(root_key) = RootKey::find(store, kek).await? else { return Ok(None) };
+        if let Some(issuer) = self.issuer {
+            let keys = CheckpointKeys::read(store, &root_key).await?;
+            let named = keys.require_name(store, &audit::origin(issuer)).await;
+            named.map_err(|error| error.hint("nothing was written"))?;
+        }
+        Ok(Some(root_key.seal_of_log()))
+    }
+
+    fn nothing(self) -> Error {
+        let (kind, hint) = match self.issuer {
+            Some(_) => (ErrorKind::Usage, "name a backup; nothing was written"),
+            None => (
+                ErrorKind::Config,
+                "see that [store] names the database that the broker runs on; nothing was written",
+            ),
+        };
+        Error::new(kind, "there is nothing of a broker in the database").hint(hint)
+    }
+}
+
 /// Writes a backup into a file that is not there yet. Brokers may be running.
 ///
 /// # Errors
-/// Where the file is there, the store cannot be read, or what was written is not the same.
+/// Where the file is there, the store cannot be read, there is nothing of a broker in it, or what
+/// was written is not the same.
 pub async fn backup(
     config: &StoreConfig,
     env: &Env,
@@ -35,13 +93,14 @@ pub async fn backup(
 ) -> Result<Copied> {
     let draft = Draft::of(file)?;
     require_alone(file)?;
+    let looking = Looking { kek, issuer: None };
     let copied = match config.place()? {
-        Place::File(path) => duplicate(path, &draft, kek).await?,
+        Place::File(path) => duplicate(path, &draft, looking).await?,
         Place::Postgres(_) => {
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
-            let copied = copied(&from, &to, kek).await;
-            let copied = put_down(&to, &draft, copied).await;
+            let copied = async { from.copy_to(&to, looking.seal_of(&from).await?.as_ref()).await };
+            let copied = put_down(&to, &draft, copied.await).await;
             from.close().await;
             copied?
         }
@@ -71,30 +130,39 @@ async fn put_down(copy: &SqlStore, draft: &Draft, copied: Result<Copied>) -> Res
 /// Fills the store that the configuration names from a backup. The file stays as it is.
 ///
 /// # Errors
-/// Where the store has something already: nothing is overwritten.
+/// Where the store has something already: nothing is overwritten. Where there is nothing of a
+/// broker in the file, or, as the key shows, it is of a broker with another issuer.
 pub async fn restore(
     config: &StoreConfig,
     env: &Env,
     file: &Path,
     kek: Option<&Kek>,
+    issuer: &Issuer,
 ) -> Result<Copied> {
-    there(file)?;
+    require_there(file)?;
+    let looking = Looking { kek, issuer: Some(issuer) };
     match config.place()? {
         Place::File(path) => {
             let draft = Draft::of(path)?;
             require_alone(path)?;
-            let copied = duplicate(file, &draft, kek).await?;
+            let copied = duplicate(file, &draft, looking).await?;
             draft.finish(path)?;
             Ok(copied)
         }
         Place::Postgres(_) => {
             let from = sqlite::open_to_copy(file).await?;
-            if let Err(error) = from.require_this_version(RESTORED_APART).await {
+            let named = |error: Error| {
+                error.context(format!("the database {} cannot be restored", file.display()))
+            };
+            let fits = async {
+                looking.require_tables(&from, file).await?;
+                from.require_this_version(RESTORED_APART).await.map_err(named)
+            };
+            if let Err(error) = fits.await {
                 from.close().await;
-                let name = format!("the database {} cannot be restored", file.display());
-                return Err(error.context(name));
+                return Err(error);
             }
-            fill(from, config, env, kek).await
+            fill(from, config, env, looking).await
         }
     }
 }
@@ -110,22 +178,28 @@ pub async fn move_in(
     env: &Env,
     file: &Path,
     kek: Option<&Kek>,
+    issuer: &Issuer,
 ) -> Result<(Copied, PathBuf)> {
     if let Place::File(path) = config.place()? {
         let why = format!("the configuration names the SQLite database {}", path.display());
         return Err(Error::new(ErrorKind::Config, why)
             .hint("name the database to move to in [store.postgres], and no path"));
     }
-    there(file)?;
+    require_there(file)?;
     let mut name = file.as_os_str().to_owned();
     name.push(format!(".{MOVED}"));
     let moved = PathBuf::from(name);
     if files::exists(&moved) {
         return Err(Error::new(ErrorKind::Usage, format!("there is {} already", moved.display())));
     }
+    let looking = Looking { kek, issuer: Some(issuer) };
+    let before = sqlite::open_to_copy(file).await?;
+    let has_tables = looking.require_tables(&before, file).await;
+    before.close().await;
+    has_tables?;
     // Nobody writes to it from here on: what was recorded there would be lost.
     let from = sqlite::open_alone(file).await?;
-    let copied = fill(from, config, env, kek).await?;
+    let copied = fill(from, config, env, looking).await?;
     files::rename(file, &moved)?;
     Ok((copied, moved))
 }
@@ -134,11 +208,12 @@ async fn fill(
     from: SqlStore,
     config: &StoreConfig,
     env: &Env,
-    kek: Option<&Kek>,
+    looking: Looking<'_>,
 ) -> Result<Copied> {
     let copied = async {
+        let seal = looking.seal_of(&from).await?;
         let to = open(config, env).await?;
-        let copied = copied(&from, &to, kek).await;
+        let copied = from.copy_to(&to, seal.as_ref()).await;
         to.close().await;
         copied
     }
@@ -147,30 +222,23 @@ async fn fill(
     copied
 }
 
-async fn copied(from: &SqlStore, to: &SqlStore, kek: Option<&Kek>) -> Result<Copied> {
-    from.copy_to(to, seal_of(from, kek).await?.as_ref()).await
-}
-
-/// What the end of its log is sealed with.
-async fn seal_of(store: &SqlStore, kek: Option<&Kek>) -> Result<Option<Seal>> {
-    let Some(kek) = kek else { return Ok(None) };
-    Ok(RootKey::find(store, kek).await?.map(|root_key| root_key.seal_of_log()))
-}
-
 /// Copies a SQLite database as it is at this moment, and looks whether the copy is good.
-async fn duplicate(path: &Path, draft: &Draft, kek: Option<&Kek>) -> Result<Copied> {
+async fn duplicate(path: &Path, draft: &Draft, looking: Looking<'_>) -> Result<Copied> {
     let from = sqlite::open_to_copy(path).await?;
     let to = draft
         .path()
         .to_str()
         .ok_or_else(|| Error::new(ErrorKind::Usage, "the path is not valid Unicode"))?;
-    let outcome = from.vacuum_into(to).await;
+    let outcome = match looking.require_tables(&from, path).await {
+        Ok(()) => from.vacuum_into(to).await,
+        nothing => nothing,
+    };
     from.close().await;
     outcome?;
     // Where an earlier version made it, it is brought up to date here, not there.
     let copy = sqlite::open(draft.path()).await?;
-    let checked = async { copy.check(seal_of(&copy, kek).await?.as_ref()).await }.await;
-    put_down(&copy, draft, checked).await
+    let checked = async { copy.check(looking.seal_of(&copy).await?.as_ref()).await };
+    put_down(&copy, draft, checked.await).await
 }
 
 /// Refuses a place for a database beside which there is something of another one that was there:
@@ -194,11 +262,24 @@ fn beside(path: &Path) -> [PathBuf; 3] {
     })
 }
 
-fn there(file: &Path) -> Result<()> {
-    if files::exists(file) {
-        return Ok(());
+fn require_there(file: &Path) -> Result<()> {
+    let wrong = |why: &str| {
+        let named = format!("{} cannot be taken for a database", file.display());
+        Err(Error::new(ErrorKind::Usage, named).because_of(why))
+    };
+    if !sqlite::is_there(file)? {
+        let why = format!("there is no file {}", file.display());
+        return Err(Error::new(ErrorKind::Usage, why));
     }
-    Err(Error::new(ErrorKind::Usage, format!("there is no file {}", file.display())))
+    if files::is_dir(file) {
+        return wrong("it is a directory");
+    }
+    // Before anything is asked of a file that holds what everybody may read.
+    let begins = files::read_start(file, HEADER.len() as u64)?.unwrap_or_default();
+    if !begins.is_empty() && begins != HEADER {
+        return wrong("it is no SQLite database");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

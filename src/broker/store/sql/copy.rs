@@ -14,6 +14,7 @@ use super::{SqlStore, head, tree};
 use crate::broker::audit::leaf::stored;
 use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::{Frontier, Hash};
+use crate::broker::store::gone;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many rows are written at a time.
@@ -208,6 +209,8 @@ pub struct Copied {
     pub messages: u64,
     /// The root of the tree over the records.
     pub root: Hash,
+    /// Whether the log ends as it was sealed by the key, which was at hand.
+    pub seal_checked: bool,
 }
 
 impl Copied {
@@ -223,6 +226,7 @@ impl Copied {
             checkpoints,
             messages,
             root: _,
+            seal_checked: _,
         } = self;
         let of_keys = [keys, key_encryption_keys, enrolled_keys];
         let others = [records, consumed, cutoffs, opaque_tokens, checkpoints, messages];
@@ -249,7 +253,7 @@ impl SqlStore {
         let mut from = self.engine.begin_long(false).await.map_err(|e| reading(e.into()))?;
         let wanted = counted(&mut from).await.map_err(reading)?;
         let end = sealed(&mut from).await.map_err(reading)?;
-        check_end(end.as_ref(), &wanted, seal)?;
+        let seal_checked = check_end(end.as_ref(), &wanted, seal)?;
         let mut into = to.engine.begin_long(true).await.map_err(began)?;
         // Writing comes first: whoever uses that store waits until this is over.
         sqlx::query("update audit_head set last_sequence = last_sequence where id = 1")
@@ -258,7 +262,7 @@ impl SqlStore {
             .map_err(began)?;
         let found = counted(&mut into).await.map_err(writing)?;
         if found == wanted && sealed(&mut into).await.map_err(writing)? == end {
-            return Ok(wanted);
+            return Ok(Copied { seal_checked, ..wanted });
         }
         if !found.is_nothing() {
             return Err(Error::new(ErrorKind::Usage, "the other store is not empty")
@@ -295,7 +299,7 @@ impl SqlStore {
             fault("whether the copy was kept cannot be told", cause)
                 .hint("do it again: what is the same already is left as it is")
         })?;
-        Ok(copied)
+        Ok(Copied { seal_checked, ..copied })
     }
 
     /// Looks whether records, tree and the seal of the end agree, and counts what there is.
@@ -316,23 +320,25 @@ impl SqlStore {
                 .because_of("the records are not what the tree over them says")
                 .hint("`tmpcred broker audit verify` says which"));
         }
-        check_end(end.as_ref(), &found, seal)?;
-        Ok(found)
+        let seal_checked = check_end(end.as_ref(), &found, seal)?;
+        Ok(Copied { seal_checked, ..found })
     }
 }
 
 /// Refuses an end of the log that is not as somebody with the key left it; without the key at
-/// hand, one that is sealed over another tree.
-fn check_end(end: Option<&SealedEnd>, found: &Copied, seal: Option<&Seal>) -> Result<()> {
+/// hand, one that is sealed over another tree. Returns whether a seal was opened by the key.
+fn check_end(end: Option<&SealedEnd>, found: &Copied, seal: Option<&Seal>) -> Result<bool> {
     let tree = match (end, seal) {
         (Some(end), Some(seal)) => seal.open(end),
         (Some(end), None) => Frontier::of(end.size, &end.frontier),
         (None, Some(_)) if found.records > 0 => None,
         // Whoever made it had no key either, or nothing was ever appended.
-        (None, _) => return Ok(()),
+        (None, _) => return Ok(false),
     };
     match tree {
-        Some(tree) if tree.size() == found.records && tree.root() == found.root => Ok(()),
+        Some(tree) if tree.size() == found.records && tree.root() == found.root => {
+            Ok(seal.is_some())
+        }
         _ => Err(Error::new(
             ErrorKind::Verification,
             "its audit log does not end where the broker left it",
@@ -349,8 +355,12 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         .await?;
     let (last, in_tree) = tree::head_from(&row)?;
     let records = count(transaction, "audit_record").await?;
-    if last != in_tree || records != last {
+    if last != in_tree || records > last {
         return Err(damaged("audit_head.last_sequence").into());
+    }
+    if records < last {
+        let why = format!("{} of the {last} that were appended are not there", last - records);
+        return Err(gone(why).into());
     }
     Ok(Copied {
         records,
@@ -363,6 +373,7 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         checkpoints: count(transaction, "audit_checkpoint").await?,
         messages: count(transaction, "notify_message").await?,
         root: tree::root_within(transaction, in_tree).await?,
+        seal_checked: false,
     })
 }
 

@@ -2,6 +2,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::broker::audit::Record;
+use crate::broker::audit::note::Checkpoint;
 use crate::broker::config::Store as StoreConfig;
 use crate::broker::keys::{Purpose, RootKey};
 use crate::broker::notify::{Message, Urgency};
@@ -9,8 +10,8 @@ use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{
-    Consumed, Cutoff, Effect, Issuance, KeyStore, Ledger, LogStore, NewDelivery, NotifyStore, Once,
-    OnceStore, OpaqueToken, Revocable, Step, TokenStore, Unit, Whose,
+    Consumed, Cutoff, Effect, Found, Issuance, KeyStore, Ledger, LogStore, NewDelivery,
+    NotifyStore, Once, OnceStore, OpaqueToken, Revocable, Step, TokenStore, Unit, Whose, look,
 };
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
@@ -31,6 +32,10 @@ fn kek() -> Kek {
     Kek::new(Secret::new([7; 32]))
 }
 
+fn issuer() -> Issuer {
+    Issuer::parse("https://broker.example.com").unwrap()
+}
+
 fn root_key() -> RootKey {
     RootKey::new(Secret::new([7; 32]))
 }
@@ -44,7 +49,7 @@ async fn go_on(store: &SqlStore) -> u64 {
 /// Has a bit of everything, and more records than fit into one batch or one tile.
 async fn fill_in(store: &SqlStore) {
     let root_key = root_key();
-    crate::broker::keys::CheckpointKeys::open(store, &root_key, &SystemClock).await.unwrap();
+    CheckpointKeys::open(store, &root_key, &SystemClock).await.unwrap();
     let (at, other) = (datetime!(2026-01-01 12:00 UTC), Kek::new(Secret::new([8; 32])));
     for (slot, kek) in [(0, &kek()), (5, &other)] {
         let root = root_key.sealed_under(kek, slot, at).unwrap();
@@ -132,13 +137,17 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
                 .into_iter()
                 .enumerate()
         {
-            assert_eq!(restore(&into, &env(), &file, Some(&kek())).await.unwrap(), copied);
+            assert_eq!(
+                restore(&into, &env(), &file, Some(&kek()), &issuer()).await.unwrap(),
+                copied
+            );
             let restored = open(&into, &env()).await.unwrap();
             let kept = sqlite::open(&file).await.unwrap();
             same(&kept, &restored).await;
             assert_eq!(go_on(&restored).await, 701, "{kind}");
             kept.close().await;
-            let error = restore(&into, &env(), &file, None).await.unwrap_err().to_string();
+            let error =
+                restore(&into, &env(), &file, None, &issuer()).await.unwrap_err().to_string();
             assert!(error.contains("already") || error.contains("is not empty"), "{error}");
         }
     }
@@ -165,15 +174,15 @@ async fn a_move_takes_all_or_nothing_and_may_be_begun_anew() {
     fill_in(&running).await;
     let (there, _database) = postgres().await;
     // While a broker has it open, nothing is moved.
-    let error = move_in(&there, &env(), &path, None).await.unwrap_err();
+    let error = move_in(&there, &env(), &path, None, &issuer()).await.unwrap_err();
     let said = format!("{error} {:?}", error.hints());
     assert!(said.contains("locked") && said.contains("end the brokers"), "{said}");
     running.close().await;
     // As though it had been cut off before the file got its other name.
     let copy = dir.path().join("copy.db");
     backup(&StoreConfig::at(&path), &env(), &copy, None).await.unwrap();
-    let (first, _) = move_in(&there, &env(), &copy, None).await.unwrap();
-    let (again, moved) = move_in(&there, &env(), &path, None).await.unwrap();
+    let (first, _) = move_in(&there, &env(), &copy, None, &issuer()).await.unwrap();
+    let (again, moved) = move_in(&there, &env(), &path, None, &issuer()).await.unwrap();
     assert_eq!(first, again);
     assert!(!files::exists(&path) && moved.ends_with("broker.db.moved"));
     let (old, new) = (sqlite::open(&moved).await.unwrap(), open(&there, &env()).await.unwrap());
@@ -181,11 +190,11 @@ async fn a_move_takes_all_or_nothing_and_may_be_begun_anew() {
     assert_eq!(go_on(&new).await, 701);
     // What has gone on is not written over.
     old.close().await;
-    let error = move_in(&there, &env(), &moved, None).await.unwrap_err();
+    let error = move_in(&there, &env(), &moved, None, &issuer()).await.unwrap_err();
     assert!(error.to_string().contains("is not empty"), "{error}");
     assert!(files::exists(&moved));
     let file = StoreConfig::at(dir.path().join("other.db"));
-    let error = move_in(&file, &env(), &moved, None).await.unwrap_err();
+    let error = move_in(&file, &env(), &moved, None, &issuer()).await.unwrap_err();
     assert!(error.to_string().contains("names the SQLite database"), "{error}");
 }
 
@@ -231,11 +240,11 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
     // Nobody needs the key to see that.
     for into in [StoreConfig::at(path("into.db")), postgres().await.0] {
         for by in [None, Some(&kek)] {
-            is_refused(restore(&into, &env(), &fine, by).await.unwrap_err());
+            is_refused(restore(&into, &env(), &fine, by, &issuer()).await.unwrap_err());
         }
     }
     let (into, _database) = postgres().await;
-    is_refused(move_in(&into, &env(), &fine, None).await.unwrap_err());
+    is_refused(move_in(&into, &env(), &fine, None, &issuer()).await.unwrap_err());
     assert!(files::exists(&fine));
 }
 
@@ -257,7 +266,7 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
         delete from _sqlx_migrations where version >= 13";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;
-    let error = restore(&there, &env(), &file, Some(&kek)).await.unwrap_err();
+    let error = restore(&there, &env(), &file, Some(&kek), &issuer()).await.unwrap_err();
     let said = format!("{error} {:?}", error.hints());
     for part in
         ["backup.db cannot be restored", "an earlier version of tmpcred made it", "broker move"]
@@ -269,12 +278,13 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let into = StoreConfig::at(between.clone());
     // (That version had none.)
     let copied = Copied { messages: 0, key_encryption_keys: 0, ..copied };
-    assert_eq!(restore(&into, &env(), &file, Some(&kek)).await.unwrap(), copied);
-    assert_eq!(move_in(&there, &env(), &between, Some(&kek)).await.unwrap().0, copied);
+    assert_eq!(restore(&into, &env(), &file, Some(&kek), &issuer()).await.unwrap(), copied);
+    assert_eq!(move_in(&there, &env(), &between, Some(&kek), &issuer()).await.unwrap().0, copied);
 
     tamper(&file, "update _sqlx_migrations set version = 9999 where version = 10").await;
     for into in [StoreConfig::at(path("other.db")), postgres().await.0] {
-        let error = restore(&into, &env(), &file, Some(&kek)).await.unwrap_err().to_string();
+        let error =
+            restore(&into, &env(), &file, Some(&kek), &issuer()).await.unwrap_err().to_string();
         assert!(error.contains("a newer version of tmpcred made it"), "{error}");
     }
 }
@@ -291,7 +301,7 @@ async fn no_copy_is_put_beside_what_another_database_has_left() {
     // As a broker leaves it that was killed, whose database alone was put away.
     for left in ["to.db-wal", "to.db-shm", "to.db-journal"] {
         files::write_private(&path(left), b"committed last").unwrap();
-        let error = restore(&to, &env(), &file, Some(&kek())).await.unwrap_err();
+        let error = restore(&to, &env(), &file, Some(&kek()), &issuer()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.to_string().contains(left), "{error}");
         assert!(error.hints()[0].contains("put it away"), "{:?}", error.hints());
@@ -300,7 +310,7 @@ async fn no_copy_is_put_beside_what_another_database_has_left() {
         assert!(error.to_string().contains(left), "{error}");
         files::remove(&path(left)).unwrap();
     }
-    assert_eq!(restore(&to, &env(), &file, Some(&kek())).await.unwrap().records, 700);
+    assert_eq!(restore(&to, &env(), &file, Some(&kek()), &issuer()).await.unwrap().records, 700);
 }
 
 #[tokio::test]
@@ -329,4 +339,121 @@ async fn a_copy_of_which_something_lies_beside_its_file_is_none() {
     let copied = copy.check(None).await;
     put_down(&copy, &draft, copied).await.unwrap();
     assert!(!beside(draft.path()).iter().any(files::exists));
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_of_a_broker_there_is_nothing_to_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (empty, bare, there) = (path("empty.db"), path("bare.db"), postgres().await);
+    files::write_private(&empty, b"").unwrap();
+    // As it is left by a broker that found no key-encryption key the first time.
+    sqlite::open(&bare).await.unwrap().close().await;
+    let kek = kek();
+    for file in [&empty, &bare] {
+        for by in [None, Some(&kek)] {
+            let copy = path("copy.db");
+            let is_refused = |error: Error, kind: ErrorKind| {
+                assert_eq!(error.kind(), kind, "{error}");
+                assert!(error.to_string().contains("there is nothing of a broker"), "{error}");
+                assert!(!files::exists(&copy));
+            };
+            let config = StoreConfig::at(file.clone());
+            let error = backup(&config, &env(), &copy, by).await.unwrap_err();
+            is_refused(error, ErrorKind::Config);
+            for into in [&StoreConfig::at(copy.clone()), &there.0] {
+                let error = restore(into, &env(), file, by, &issuer()).await.unwrap_err();
+                is_refused(error, ErrorKind::Usage);
+            }
+            let error = move_in(&there.0, &env(), file, by, &issuer()).await.unwrap_err();
+            is_refused(error, ErrorKind::Usage);
+        }
+    }
+    assert!(files::read(&empty, 9).unwrap().unwrap().is_empty(), "it was written to");
+    assert!(files::exists(&bare) && !files::exists(path("bare.db.moved")));
+    // Nothing was made there, either.
+    assert!(matches!(look(&there.0, &env()).await.unwrap(), Found::Nothing));
+    // That of a broker that has just begun is one.
+    let begun = StoreConfig::at(path("begun.db"));
+    let store = open(&begun, &env()).await.unwrap();
+    let root = root_key().sealed_under(&kek, 0, datetime!(2026-01-01 12:00 UTC)).unwrap();
+    let effect = Effect::AddRoot { by: kek.id().into(), root };
+    store.commit(&[Unit::default().with(effect)]).await.unwrap();
+    store.close().await;
+    let file = path("begun.backup");
+    let copied = backup(&begun, &env(), &file, Some(&kek)).await.unwrap();
+    assert_eq!((copied.key_encryption_keys, copied.records), (1, 0));
+    // There was nothing to seal.
+    assert!(!copied.seal_checked);
+    for into in [&StoreConfig::at(path("again.db")), &there.0] {
+        let restored = restore(into, &env(), &file, Some(&kek), &issuer()).await.unwrap();
+        assert_eq!(restored, copied);
+    }
+}
+
+#[tokio::test]
+async fn no_store_is_filled_from_that_of_a_broker_with_another_issuer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (from, there) = (StoreConfig::at(path("from.db")), postgres().await);
+    let store = open(&from, &env()).await.unwrap();
+    fill_in(&store).await;
+    let keys = CheckpointKeys::read(&store, &root_key()).await.unwrap();
+    let (origin, size) = (audit::origin(&issuer()), store.size().await.unwrap());
+    let root = store.root_at(size).await.unwrap();
+    let note = keys.signed(&Checkpoint { origin, size, root }).unwrap();
+    let effect = Effect::AddCheckpoint { size, note, at: datetime!(2026-01-01 12:00 UTC) };
+    tamper(&path("from.db"), "delete from audit_checkpoint").await;
+    store.commit(&[Unit::default().with(effect)]).await.unwrap();
+    store.close().await;
+    let (file, kek) = (path("backup.db"), kek());
+    let copied = backup(&from, &env(), &file, Some(&kek)).await.unwrap();
+    let other = Issuer::parse("https://other.example.com").unwrap();
+    let into = StoreConfig::at(path("into.db"));
+    for into in [&into, &there.0] {
+        let error = restore(into, &env(), &file, Some(&kek), &other).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("a broker with another issuer"), "{error}");
+    }
+    let error = move_in(&there.0, &env(), &file, Some(&kek), &other).await.unwrap_err();
+    assert!(error.to_string().contains("a broker with another issuer"), "{error}");
+    assert!(files::exists(&file) && !files::exists(path("into.db")));
+    assert!(matches!(look(&there.0, &env()).await.unwrap(), Found::Nothing));
+    // Without the key nobody can tell; by that of its own it is what it was.
+    for (by, issuer) in [(None, &other), (Some(&kek), &issuer())] {
+        let restored = restore(&into, &env(), &file, by, issuer).await.unwrap();
+        assert_eq!(restored, Copied { seal_checked: by.is_some(), ..copied });
+        files::remove(&path("into.db")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_last_records_are_gone_is_not_copied_and_it_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let here = StoreConfig::at(path("broker.db"));
+    let store = open(&here, &env()).await.unwrap();
+    fill_in(&store).await;
+    store.close().await;
+    tamper(&path("broker.db"), "delete from audit_record where sequence > 690").await;
+    let file = path("backup.db");
+    let error = backup(&here, &env(), &file, Some(&kek())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+    let said = error.to_string();
+    assert!(said.contains("records of the audit log are gone: 10 of the 700"), "{said}");
+    assert!(!files::exists(&file));
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_not_taken_for_one_that_others_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (file, into) = (path("policy.cedar"), StoreConfig::at(path("into.db")));
+    files::write_public(&file, b"permit (principal, action, resource);").unwrap();
+    for (named, why) in [(&file, "it is no SQLite database"), (&path("."), "it is a directory")] {
+        let error = restore(&into, &env(), named, None, &issuer()).await.unwrap_err();
+        let said = format!("{error} {:?}", error.hints());
+        assert!(said.contains(why) && !said.contains("chmod"), "{said}");
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    }
 }

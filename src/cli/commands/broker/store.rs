@@ -24,7 +24,8 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
         let env = &app.host.env;
         runtime.block_on(transfer::backup(&config.store, env, &args.database, kek.as_ref()))?
     };
-    let told = Told { copied, file: &args.database, by_key: kek.is_some(), on_record: None };
+    let told =
+        Told { copied, file: &args.database, kek: kek.as_ref(), filled: false, on_record: None };
     tell(app, args, &told)?;
     if !args.json {
         app.host.interact.note(
@@ -41,7 +42,8 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     let copied = {
         let _waiting = app.host.interact.waiting("filling the store");
         let env = &app.host.env;
-        runtime.block_on(transfer::restore(&config.store, env, &args.database, kek.as_ref()))?
+        let (file, kek) = (&args.database, kek.as_ref());
+        runtime.block_on(transfer::restore(&config.store, env, file, kek, &config.issuer))?
     };
     // What was restored is there, whatever comes of this.
     let record = match &kek {
@@ -50,8 +52,9 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
         }
         None => Err(Error::new(ErrorKind::Config, "that takes the key-encryption key, too")),
     };
-    let (by_key, on_record) = (kek.is_some(), Some(record.is_ok()));
-    tell(app, args, &Told { copied, file: &args.database, by_key, on_record })?;
+    let on_record = Some(record.is_ok());
+    let (file, kek) = (args.database.as_path(), kek.as_ref());
+    tell(app, args, &Told { copied, file, kek, filled: true, on_record })?;
     if let Err(error) = record {
         let said = "In its audit log it is not on record that it was restored";
         app.host.interact.warn(&format!("{said}: {error}"));
@@ -73,9 +76,10 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     let (copied, moved) = {
         let _waiting = app.host.interact.waiting("moving the store");
         let env = &app.host.env;
-        runtime.block_on(transfer::move_in(&config.store, env, &args.database, kek.as_ref()))?
+        let (file, kek) = (&args.database, kek.as_ref());
+        runtime.block_on(transfer::move_in(&config.store, env, file, kek, &config.issuer))?
     };
-    let told = Told { copied, file: &moved, by_key: kek.is_some(), on_record: None };
+    let told = Told { copied, file: &moved, kek: kek.as_ref(), filled: true, on_record: None };
     tell(app, args, &told)?;
     if !args.json {
         app.host.interact.note(&format!(
@@ -111,14 +115,16 @@ async fn kek(app: &App, config: &Config) -> Result<Option<Kek>> {
 struct Told<'a> {
     copied: Copied,
     file: &'a Path,
-    /// Whether the key was at hand that seals the end of the log.
-    by_key: bool,
+    /// The key by which it is told how the log ends and whose it is, where it was at hand.
+    kek: Option<&'a Kek>,
+    /// Whether a store was filled from it, which has to be that of the same broker.
+    filled: bool,
     /// Whether the log says so itself, where it should.
     on_record: Option<bool>,
 }
 
 fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
-    let Told { copied, file, by_key, on_record } = told;
+    let Told { copied, file, kek, filled, on_record } = told;
     let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
     if args.json {
         return app.ui.json(&json!({
@@ -133,7 +139,7 @@ fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
             "checkpoints": copied.checkpoints,
             "messages": copied.messages,
             "root": root,
-            "seal_checked": by_key,
+            "seal_checked": copied.seal_checked,
             "on_record": on_record,
         }));
     }
@@ -149,10 +155,17 @@ fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
         count(number(copied.messages), "message", "messages"),
     ))?;
-    match *by_key {
-        true => app.ui.line("The log ends as the broker sealed it."),
-        false => app.ui.line(
-            "Whether the log ends as the broker sealed it was not checked: the key-encryption key is not at hand.",
-        ),
+    if copied.seal_checked {
+        return app.ui.line("The log ends as the broker sealed it.");
     }
+    if kek.is_some() {
+        return app.ui.line("The log is empty: there is no end that a broker has sealed.");
+    }
+    let whose = match filled {
+        true => ", and whether it is that of a broker with this `issuer`,",
+        false => "",
+    };
+    app.ui.line(format!(
+        "Whether the log ends as the broker sealed it{whose} was not checked: the key-encryption key is not at hand.",
+    ))
 }
