@@ -183,6 +183,12 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Whether it is about a broker whose configuration is here, and nothing of this user's.
+    #[cfg(feature = "broker")]
+    pub(crate) fn is_of_a_server(&self) -> bool {
+        matches!(self, Self::Broker(args) if args.command.at().is_none())
+    }
 }
 
 /// Which credential is wanted.

@@ -21,15 +21,17 @@ mod traced;
 mod ui;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::rc::Rc;
 
 use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 
 pub use crate::deliver::Outcome;
-use crate::error::{Error, ErrorKind, exit_code};
+use crate::error::{Error, ErrorKind, Result, exit_code};
 use crate::host::Host;
 use crate::host::env::Env;
+use crate::host::files;
 use crate::host::process::{self, CoreLimit};
 use crate::telemetry;
 
@@ -97,7 +99,7 @@ fn go(cli: Cli, is_exec: bool) -> Outcome {
     }
     let traced = Rc::new(Traced::begin(&cli.command, &env));
     let outcome = traced.place().within(|| {
-        Host::real(env, ui.interact()).and_then(|host| {
+        host(&cli.command, env, &ui).and_then(|host| {
             let app = App {
                 ui: ui.clone(),
                 host,
@@ -121,6 +123,16 @@ fn go(cli: Cli, is_exec: bool) -> Outcome {
     outcome
 }
 
+/// The world as this command sees it.
+fn host(command: &Command, env: Env, ui: &Ui) -> Result<Host> {
+    #[cfg(feature = "broker")]
+    if command.is_of_a_server() {
+        return Ok(Host::of_a_server(env, ui.interact()));
+    }
+    let _ = command;
+    Host::real(env, ui.interact())
+}
+
 /// Shows help, the version, or what is wrong with the command line. With `exec`, all other
 /// codes are the command's.
 fn usage(error: &clap::Error, is_exec: bool) -> Outcome {
@@ -134,4 +146,15 @@ fn usage(error: &clap::Error, is_exec: bool) -> Outcome {
 /// An error about how a command was called.
 fn misuse(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Usage, message)
+}
+
+/// Refuses a file that the command line names where there is none.
+fn require_file(file: &Path) -> Result<()> {
+    if files::is_dir(file) {
+        return Err(misuse(format!("{} is a directory, where a file is wanted", file.display())));
+    }
+    match files::is_there(file)? {
+        true => Ok(()),
+        false => Err(misuse(format!("there is no file {}", file.display()))),
+    }
 }

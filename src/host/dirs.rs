@@ -73,6 +73,18 @@ impl Dirs {
         })
     }
 
+    /// Those of a server, which knows its files by its own configuration: there are none where
+    /// they cannot be told, and nothing can be put there.
+    #[cfg(feature = "broker")]
+    pub fn of_a_server(env: &Env) -> Self {
+        // There is never a directory of that name.
+        const NOWHERE: &str = "/dev/null/tmpcred";
+        Self::locate(env).unwrap_or_else(|_| Self {
+            working: files::working_dir(),
+            ..Self::below(Path::new(NOWHERE))
+        })
+    }
+
     /// Directories below a private one that is removed when the guard is
     /// dropped: for a run that leaves nothing behind.
     pub fn passing(&self) -> Result<(Self, tempfile::TempDir)> {

@@ -62,14 +62,25 @@ impl Host {
     /// The real world as `env` describes it, with `interact` to talk to the person.
     pub fn real(env: env::Env, interact: Arc<dyn interact::Interact>) -> Result<Self> {
         let dirs = dirs::Dirs::locate(&env)?;
-        Ok(Self {
+        Ok(Self::with(env, dirs, interact))
+    }
+
+    /// The same for whom a server is, or looks after one: it takes no home directory.
+    #[cfg(feature = "broker")]
+    pub fn of_a_server(env: env::Env, interact: Arc<dyn interact::Interact>) -> Self {
+        let dirs = dirs::Dirs::of_a_server(&env);
+        Self::with(env, dirs, interact)
+    }
+
+    fn with(env: env::Env, dirs: dirs::Dirs, interact: Arc<dyn interact::Interact>) -> Self {
+        Self {
             clock: Arc::new(clock::SystemClock),
             env,
             dirs,
             browser: Arc::new(browser::SystemBrowser),
             interact,
             skew: clock::SkewMeter::default(),
-        })
+        }
     }
 
     /// The time as servers see it: this machine's clock, corrected by the

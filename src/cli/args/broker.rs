@@ -147,6 +147,23 @@ pub(crate) enum BrokerKeys {
     },
 }
 
+impl BrokerCommand {
+    /// The profile whose broker is asked, where it is one that runs elsewhere.
+    pub(crate) fn at(&self) -> Option<&str> {
+        let place = match self {
+            Self::Revoke(args) => &args.at,
+            Self::Audit(Audit { command: AuditCommand::Query(args) }) => &args.at,
+            Self::Keys(
+                BrokerKeys::List { at, .. }
+                | BrokerKeys::Rotate { at, .. }
+                | BrokerKeys::Revoke { at, .. },
+            ) => at,
+            _ => return None,
+        };
+        place.at.as_deref()
+    }
+}
+
 /// The commands below `broker kek`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BrokerKek {
