@@ -221,6 +221,11 @@ fn another_one_takes_the_place_of_the_first_while_brokers_run() {
 
     let of_before = home.path("before.db").display().to_string();
     with(home, "broker.toml", &["backup", &of_before]).run().ok();
+    let nowhere = with(home, "broker.toml", &["kek", "add", "absent"]).run().ended_with(2).stderr;
+    assert!(nowhere.contains("there is no file absent"), "{nowhere}");
+    let broken = file(home, "broken", "no key", 0o600);
+    let broken = with(home, "broker.toml", &["kek", "add", &broken]).run().ended_with(3).stderr;
+    assert!(broken.contains("openssl rand") && !broken.contains("takes no new one"), "{broken}");
     let open = file(home, "open", NEXT[0], 0o644);
     let refused = with(home, "broker.toml", &["kek", "add", &open]).run().ended_with(3).stderr;
     assert!(refused.contains("is not private"), "{refused}");

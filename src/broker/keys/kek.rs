@@ -16,6 +16,14 @@ use crate::host::files::{self, Guard};
 use crate::host::process::printed::{Limit, printed};
 use crate::secret::Secret;
 
+/// What to do where there is none.
+const MAKE_ONE: &str =
+    "make one with `openssl rand -base64 32`; keep it apart from the database, and keep a copy";
+
+/// What to know where a database is to be opened.
+const NEEDS_ITS_OWN: &str =
+    "a database that there is takes no new one: it needs the one that it was made with";
+
 /// The key that seals the [root key](super::RootKey). It is kept apart from the store.
 #[derive(Clone, Debug)]
 pub struct Kek {
@@ -39,11 +47,23 @@ impl Kek {
     /// [`ErrorKind::Config`] where there is none that can be used, and what
     /// [`printed`] says of a command that gives none.
     pub async fn load(config: &KeysConfig, env: &Env) -> Result<Self> {
+        Self::load_for(config, env, &[MAKE_ONE, NEEDS_ITS_OWN]).await
+    }
+
+    /// The same of one that a database is to be opened by besides those that it has.
+    ///
+    /// # Errors
+    /// As with [`load`](Self::load).
+    pub async fn load_another(config: &KeysConfig, env: &Env) -> Result<Self> {
+        Self::load_for(config, env, &[MAKE_ONE]).await
+    }
+
+    async fn load_for(config: &KeysConfig, env: &Env, hints: &[&str]) -> Result<Self> {
         match &config.kek_command {
             Some(command) => {
                 Self::printed_by(command, &config.kek_variables, Limit::default(), env).await
             }
-            None => Self::at_hand(config, env),
+            None => Self::at_hand(config, env, hints),
         }
     }
 
@@ -76,16 +96,17 @@ impl Kek {
         })
     }
 
-    fn at_hand(config: &KeysConfig, env: &Env) -> Result<Self> {
+    fn at_hand(config: &KeysConfig, env: &Env, hints: &[&str]) -> Result<Self> {
         let refused = |message: String| {
-            Error::new(ErrorKind::Config, message)
-                .hint("make one with `openssl rand -base64 32`; keep it apart from the database, and keep a copy")
-                .hint("a database that there is takes no new one: it needs the one that it was made with")
+            let error = Error::new(ErrorKind::Config, message);
+            hints.iter().fold(error, |error, hint| error.hint(*hint))
         };
         let text = match (&config.kek_file, &config.kek_env) {
             (Some(path), _) => {
                 let name = format!("the key-encryption key file {}", path.display());
-                let bytes = private_file::read(path, Self::MAX_LEN as u64, &name, env)?
+                let bytes = private_file::read(path, Self::MAX_LEN as u64, &name, env)
+                    // It is named by a configuration that is of no use as it is.
+                    .map_err(|error| error.of_kind(ErrorKind::Config))?
                     .ok_or_else(|| refused(format!("{name} does not exist")))?;
                 return std::str::from_utf8(&bytes)
                     .ok()

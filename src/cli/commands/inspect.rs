@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use time::Duration;
 
 use crate::cli::args::Inspect;
-use crate::cli::{App, misuse, show};
+use crate::cli::{App, misuse, require_file, show};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 use crate::oidc::jwt;
@@ -57,9 +57,8 @@ pub(crate) fn read_token(file: &Path) -> Result<Secret<String>> {
         })?;
         bytes
     } else {
-        files::read_start(file, MAX)?.ok_or_else(|| {
-            Error::new(ErrorKind::Io, format!("there is no file {}", file.display()))
-        })?
+        require_file(file)?;
+        files::read_start(file, MAX)?.unwrap_or_default()
     };
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new(ErrorKind::Verification, "this is no token: it is not text"))?;

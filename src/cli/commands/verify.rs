@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::args::Verify;
-use crate::cli::{App, misuse, show};
+use crate::cli::{App, misuse, require_file, show};
 use crate::config;
 use crate::dpop::{self, Bound, Expected, Shown};
 use crate::error::{Error, ErrorKind, Result};
@@ -234,10 +234,11 @@ async fn ask_at(
 }
 
 fn keys(file: &Path) -> Result<Keys> {
-    Keys::parse(&read(file)?)
+    let unusable = || format!("{} cannot be used as a JWKS", file.display());
+    Keys::parse(&read(file)?).map_err(|error| error.of_kind(ErrorKind::Usage).context(unusable()))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    files::read(file, MAX_FILE)?
-        .ok_or_else(|| Error::new(ErrorKind::Io, format!("there is no file {}", file.display())))
+    require_file(file)?;
+    Ok(files::read(file, MAX_FILE)?.unwrap_or_default())
 }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use crate::cache::Cache;
-use crate::cli::App;
 use crate::cli::args::SigningKey;
-use crate::cli::misuse;
-use crate::error::{Error, ErrorKind, Result};
+use crate::cli::{App, misuse, require_file};
+use crate::error::Result;
 use crate::host::{Host, files};
 use crate::sshsig::{Agent, OwnKey, PublicKey, Signature};
 
@@ -86,7 +85,7 @@ fn fingerprint(name: &str) -> Result<String> {
     if name.starts_with("SHA256:") {
         return Ok(name.to_string());
     }
-    let text = files::read_text(Path::new(name), MAX_KEY)?
-        .ok_or_else(|| Error::new(ErrorKind::Io, format!("there is no file {name}")))?;
+    require_file(Path::new(name))?;
+    let text = files::read_text(Path::new(name), MAX_KEY)?.unwrap_or_default();
     Ok(PublicKey::parse(&text)?.0.fingerprint())
 }

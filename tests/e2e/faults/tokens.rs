@@ -104,7 +104,8 @@ fn what_is_no_token_is_refused_by_verify_and_inspect_alike() {
     refused(tmpcred(&home).args(["inspect", "token"]), 9, &["it is not text"]);
     home.write("work/token", &huge);
     refused(tmpcred(&home).args(["inspect", "token"]), 9, &["it is too long"]);
-    refused(tmpcred(&home).args(["inspect", "absent"]), 1, &["there is no file absent"]);
+    refused(tmpcred(&home).args(["inspect", "absent"]), 2, &["there is no file absent"]);
+    refused(tmpcred(&home).args(["inspect", "."]), 2, &[". is a directory"]);
 }
 
 /// A key of our own, and what it signs.
@@ -216,15 +217,21 @@ fn keys_that_are_none_are_refused() {
         tmpcred(&home).args(verify).stdin(token.clone())
     };
     for (text, says) in [
-        ("", "the key set of the issuer cannot be understood"),
-        ("<html>", "the key set of the issuer cannot be understood"),
         (r#"{"keys":[]}"#, "its issuer has no key 'k' for ES256"),
         (r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"k","alg":"HS256"}]}"#, "has no key 'k'"),
     ] {
         home.write("work/keys", text);
         refused(verify("keys"), 9, &[says]);
     }
-    refused(verify("absent"), 1, &["there is no file absent"]);
+    for (text, says) in [
+        ("", "the key set of the issuer cannot be understood"),
+        ("<html>", "the key set of the issuer cannot be understood"),
+        ("-----BEGIN PUBLIC KEY-----\n", "it is PEM, and no key set"),
+    ] {
+        home.write("work/keys", text);
+        refused(verify("keys"), 2, &["keys cannot be used as a JWKS", says]);
+    }
+    refused(verify("absent"), 2, &["there is no file absent"]);
     let plain = ["verify", "--issuer", "http://issuer.example", "--audience", API];
     let says = ["--issuer is not acceptable", "plain http is allowed to loopback only"];
     refused(tmpcred(&home).args(plain).stdin(token), 2, &says);

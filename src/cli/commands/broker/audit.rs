@@ -24,7 +24,7 @@ use crate::cli::args::{
     AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditVerify, ExportFormat,
 };
 use crate::cli::ui::written;
-use crate::cli::{misuse, show};
+use crate::cli::{misuse, require_file, show};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result, printable_json};
 use crate::host::{files, process};
@@ -207,8 +207,8 @@ fn read_checkpoint(
 ) -> Result<Elsewhere> {
     let failed = |error: Error| error.context(format!("{} cannot be used", file.display()));
     // One byte more shows that it is too long.
-    let bytes = files::read_start(file, MAX_NOTE as u64 + 1)?
-        .ok_or_else(|| failed(Error::new(ErrorKind::Usage, "there is no such file")))?;
+    require_file(file).map_err(failed)?;
+    let bytes = files::read_start(file, MAX_NOTE as u64 + 1)?.unwrap_or_default();
     let is_empty = bytes.is_empty();
     // What nobody has signed says nothing of the log, so it is no sign of tampering.
     let note = String::from_utf8(bytes).ok().filter(|text| is_note(text)).ok_or_else(|| {

@@ -10,7 +10,7 @@ use crate::broker::config;
 use crate::broker::keys::Kek;
 use crate::broker::keys::keks::Keks;
 use crate::cli::args::{BrokerKek, OtherKek};
-use crate::cli::{App, show};
+use crate::cli::{App, require_file, show};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
 use crate::secret::Secret;
@@ -71,12 +71,15 @@ fn add(app: &App, file: &Path, other: &OtherKek, reason: Option<&str>) -> Result
 async fn read(app: &App, other: &OtherKek) -> Result<Kek> {
     let keys = match (&other.kek, &other.of_config) {
         (Some(path), _) if path == Path::new("-") => return from_standard_input(),
-        (Some(path), _) => config::Keys { kek_file: Some(path.clone()), ..config::Keys::default() },
+        (Some(path), _) => {
+            require_file(path)?;
+            config::Keys { kek_file: Some(path.clone()), ..config::Keys::default() }
+        }
         (None, Some(path)) => config::load(path)?.keys,
         // The arguments have one of them.
         (None, None) => config::Keys::default(),
     };
-    Kek::load(&keys, &app.host.env).await
+    Kek::load_another(&keys, &app.host.env).await
 }
 
 fn from_standard_input() -> Result<Kek> {

@@ -10,9 +10,9 @@ use crate::broker::policy::trial::{
 };
 use crate::broker::policy::{Finding, Severity, Source, World, check, schema};
 use crate::broker::{config, elevation};
-use crate::cli::App;
 use crate::cli::args::{Checked, PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
 use crate::cli::show::{count, printable};
+use crate::cli::{App, require_file};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) fn run(app: &App, command: &PolicyCommand) -> Result<()> {
@@ -90,6 +90,7 @@ fn test(app: &App, file: &Path, files: &[PathBuf], json: bool) -> Result<()> {
     let now = app.host.clock.now();
     let mut results: Vec<(&PathBuf, CaseResult)> = Vec::new();
     for path in files {
+        require_file(path)?;
         for case in &Cases::read(path)?.case {
             results.push((path, trial.run(case, now)?));
         }
@@ -143,6 +144,7 @@ fn explain(app: &App, args: &PolicyExplain) -> Result<()> {
 /// What is asked: a case's question, or what the arguments say.
 fn asking(args: &PolicyExplain) -> Result<Asking> {
     if let (Some(path), Some(name)) = (&args.cases, &args.name) {
+        require_file(path)?;
         let mut cases = Cases::read(path)?.case.into_iter();
         let case = cases.find(|case| case.name == *name).ok_or_else(|| {
             let what = format!("{} has no case '{name}'", path.display());

@@ -11,7 +11,7 @@ use crate::cli::args::{ElevateRequest, ElevateSign, ElevateSubmit};
 use crate::cli::prepare;
 use crate::cli::show::{duration, moment, printable};
 use crate::cli::signed::{self, Ask, Desk, Known, SignedGrant, Signer, say};
-use crate::cli::{App, misuse};
+use crate::cli::{App, misuse, require_file};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
@@ -215,9 +215,8 @@ fn report(app: &App, signed: &Signed, text: &str) -> Result<()> {
 fn take(file: &Path) -> Result<String> {
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
     if file != Path::new("-") {
-        return files::read_text(file, most)?.ok_or_else(|| {
-            Error::new(ErrorKind::Io, format!("there is no file {}", file.display()))
-        });
+        require_file(file)?;
+        return Ok(files::read_text(file, most)?.unwrap_or_default());
     }
     let mut text = String::new();
     std::io::stdin().lock().take(most.saturating_add(1)).read_to_string(&mut text).map_err(
