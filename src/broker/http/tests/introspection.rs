@@ -3,7 +3,6 @@
 mod proved;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::header_of;
 use crate::broker::store::{Consumed, Effect, Once, Unit};
-use crate::broker::testbed::{API, Bed, CORP, Shifted, claims_of, json_of};
+use crate::broker::testbed::{API, Bed, CORP, Standing, claims_of, json_of};
 use crate::host::clock::{Clock, SystemClock};
 
 const OTHER: &str = "https://other.example.com";
@@ -135,16 +134,17 @@ async fn who_does_not_prove_who_they_are_is_told_nothing() {
 
 #[tokio::test]
 async fn an_expired_token_is_not_active_from_its_last_second_on() {
-    let clock = Arc::new(Shifted::default());
+    let clock = Arc::new(Standing::default());
+    let begin = clock.seconds();
     let bed = Bed::with(|options| options.clock = clock.clone()).await;
     let token = bed.issued(json!({}), &[("requested_ttl", "600")]).await;
-    for (shift, active) in [(0, true), (590, true), (600, false), (630, false), (700, false)] {
-        clock.0.store(shift, Ordering::Relaxed);
+    for (shift, active) in [(0, true), (599, true), (600, false), (630, false), (700, false)] {
+        clock.set(begin + shift);
         assert_eq!(told(&bed, &token, &token).await["active"], active, "{shift}");
     }
     // Some still accept it for a minute; after that there is nothing to revoke.
     for (shift, records) in [(700, 1), (630, 2)] {
-        clock.0.store(shift, Ordering::Relaxed);
+        clock.set(begin + shift);
         assert_eq!(bed.revoke(&token).await, 200);
         assert_eq!(bed.records(0, 9).await.len(), records, "{shift}");
     }
@@ -154,11 +154,11 @@ async fn an_expired_token_is_not_active_from_its_last_second_on() {
     // Revocations sweep away what nobody needs, now and then, but not before a clock
     // that is ahead would have been noticed.
     for (shift, kept) in [(1300, true), (80_000, true), (90_000, false)] {
-        clock.0.store(shift, Ordering::Relaxed);
+        clock.set(begin + shift);
         // Removed after that, where it is; and not by a sweep before this one.
         let sign = [format!("a proof of {shift}")];
         use_up(&bed, Once::DpopProof, &sign[0], clock.now() - Duration::minutes(61)).await;
-        let fresh = bed.key.token(json!({"iat": bed_time(&clock), "exp": bed_time(&clock) + 300}));
+        let fresh = bed.key.token(json!({"iat": clock.seconds(), "exp": clock.seconds() + 300}));
         let response = bed.exchange(&fresh, &[]).await;
         let next = json_of(&response)["access_token"].as_str().unwrap().to_string();
         assert_eq!(bed.revoke(&next).await, 200);
@@ -176,10 +176,6 @@ async fn use_up(bed: &Bed, kind: Once, id: &str, keep_until: OffsetDateTime) {
     let consumed = Consumed { kind, id: id.into(), at: keep_until, keep_until };
     let unit = Unit { records: Vec::new(), effects: vec![Effect::Consume(consumed)] };
     bed.store.commit(&[unit]).await.unwrap();
-}
-
-fn bed_time(clock: &Shifted) -> i64 {
-    clock.now().unix_timestamp()
 }
 
 #[tokio::test]
