@@ -9,17 +9,20 @@ use super::{Attack, Who, doing, sending};
 
 const LESSON: &str = "operating without a permit";
 
+/// Fields of a form.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// Something that an operator does: with this method, there, with this form or body.
 struct Deed {
     name: &'static str,
     /// Whether a client can say in it which one it is.
     form: bool,
     /// The request, with these lines that show who it is and these fields besides.
-    make: fn(&World, &[&str], &[(&str, &str)]) -> Vec<u8>,
+    make: fn(&World, &[&str], Fields<'_>) -> Vec<u8>,
 }
 
 /// A form with these fields and those by which a client shows which one it is.
-fn sent(path: &str, lines: &[&str], fields: &[(&str, &str)], more: &[(&str, &str)]) -> Vec<u8> {
+fn sent(path: &str, lines: &[&str], fields: Fields<'_>, more: Fields<'_>) -> Vec<u8> {
     post(path, lines, form(&[fields, more].concat()))
 }
 
