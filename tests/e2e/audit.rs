@@ -247,8 +247,8 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
     ] {
         assert_eq!(get(asked).status, status, "{asked}");
     }
-    let lacking = get("inclusion").json()["error_description"].clone();
-    assert_eq!(lacking, "the query lacks 'sequence'; it may have sequence, size");
+    let why = &get("inclusion").json()["error_description"];
+    assert_eq!(why, "the query lacks 'sequence'; it may have sequence, size");
     // It is not for everybody.
     let public = Http::new().get(&format!("{}/audit/checkpoint", broker.url())).unwrap();
     assert_eq!(public.status, 404);
@@ -369,8 +369,7 @@ fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
     assert!(erase(person).run().ended_with(2).stderr.contains("no issuer"));
     assert_eq!(erase(&whose).run().ok().stdout, "2 records are erased.\n");
     let again = erase(&whose).run().ok();
-    assert_eq!(again.stdout, "0 records are erased.\n");
-    assert!(again.stderr.contains("is it spelt as the log has it?"), "{}", again.stderr);
+    assert!(again.stdout == "0 records are erased.\n" && again.stderr.contains("is it spelt"));
     services.token("other", API);
     let verify = || audit(broker, "verify", &["--json", "--checkpoint", kept]).run().ok().json();
     let report = verify();
