@@ -45,6 +45,16 @@ pub struct Keys {
     pub keys: Vec<Key>,
 }
 
+/// What became of a key that was to be revoked.
+#[derive(Clone, Debug, Deserialize)]
+pub struct KeyRevocation {
+    /// Whether it was revoked before.
+    #[serde(default)]
+    pub was_revoked: bool,
+    /// All keys, the oldest first.
+    pub keys: Vec<Key>,
+}
+
 /// Which keys are to be rotated.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rotate<'a> {

@@ -13,7 +13,7 @@ use time::Duration;
 use time::format_description::well_known::Rfc3339;
 
 use super::audit::outbox::Sinks;
-use super::authenticate::{Asked, Authenticator};
+use super::authenticate::{Asked, Authenticator, Misfit};
 use super::config::{Config, Tls};
 use super::cutoff::apart;
 use super::keys::{CheckpointKeys, Kek, RootKey};
@@ -120,13 +120,22 @@ impl Looks {
 pub async fn check(config: &Config, host: &Host, online: bool) -> Vec<Look> {
     let mut looks = Looks::default();
     let callers = rules(config, host, online, &mut looks);
-    if let Some(callers) = callers.filter(|_| online) {
+    if let Some(callers) = callers.as_ref().filter(|_| online) {
         for Asked { table, answer } in callers.ask(&config.issuer).await {
             let named =
                 |error: Error| error.context(format!("[{table}] does not answer as it should"));
             let told = answer.map(|said| good(format!("[{table}] {said}"))).map_err(named);
             looks.add(Subject::Issuers, told);
         }
+    }
+    for misfit in callers.iter().flat_map(Authenticator::misfits) {
+        looks.add(
+            Subject::Issuers,
+            match misfit {
+                Misfit::All(error) => Err(error),
+                Misfit::Some(error) => Ok(Verdict::Warning(error)),
+            },
+        );
     }
     let audit = &config.audit;
     if !(audit.file.is_empty() && audit.syslog.is_empty() && audit.webhook.is_empty()) {
@@ -321,9 +330,8 @@ async fn keys(store: &dyn Store, kek: &Kek, config: &Config) -> Result<Verdict> 
     let Some(root_key) = RootKey::find(store, kek).await? else {
         return Ok(good("there are none yet; the broker makes them"));
     };
-    let keys = CheckpointKeys::read(store, &root_key).await?;
+    let keys = CheckpointKeys::of_whole_log(store, &root_key).await?;
     keys.require_name(store, &audit::origin(&config.issuer)).await?;
-    store.seal_with(root_key.seal_of_log()).await?;
     let number = store.size().await?;
     Ok(good(format!("the key-encryption key opens them; records in the log: {number}")))
 }

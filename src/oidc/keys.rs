@@ -10,11 +10,15 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::jwt::ALGORITHMS;
 use super::seen::Seen;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many keys an issuer may have.
 const MAX_KEYS: usize = 200;
+
+/// What PEM begins with, which people take for a key set.
+const PEM: &[u8] = b"-----BEGIN";
 
 /// A set of public keys.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,9 @@ struct Key {
     kid: Option<String>,
     /// The algorithms for which the key may be used.
     algorithms: Vec<Algorithm>,
+    /// The algorithm that it names, where that is one for signatures, and a key of its type can
+    /// be for no such one.
+    misnamed: Option<String>,
     key: DecodingKey,
     /// RFC 7638.
     thumbprint: String,
@@ -83,8 +90,14 @@ impl Keys {
         // RFC 8259 section 8.1: a mark of the byte order may be passed over.
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let set: Set = serde_json::from_slice(text).map_err(|cause| {
-            Error::new(ErrorKind::Verification, "the key set of the issuer cannot be understood")
-                .because(cause)
+            let what = "the key set of the issuer cannot be understood";
+            let error = Error::new(ErrorKind::Verification, what);
+            match text.trim_ascii_start().starts_with(PEM) {
+                true => error
+                    .because_of("it is PEM, and no key set")
+                    .hint("a JWKS is a JSON object with `keys`: RFC 7517 section 5"),
+                false => error.because(cause),
+            }
         })?;
         if set.keys.len() > MAX_KEYS {
             return Err(Error::new(
@@ -120,6 +133,20 @@ impl Keys {
     /// How many can be used.
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// The algorithms for which there are keys.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let has = |one: &Algorithm| self.keys.iter().any(|key| key.algorithms.contains(one));
+        ALGORITHMS.iter().copied().filter(has).collect()
+    }
+
+    /// The keys that name an algorithm which they cannot be for, by their ids, each with that one.
+    pub fn misnamed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().filter_map(|key| {
+            let id = key.kid.as_deref().unwrap_or(&key.thumbprint);
+            Some((id, key.misnamed.as_deref()?))
+        })
     }
 
     /// Whether there is a key of this id.
@@ -165,16 +192,17 @@ impl Key {
             _ => return None,
         };
         // RFC 7517 section 4.4: a key that names its algorithm is for no other.
-        let algorithms: Vec<Algorithm> = match &jwk.common.key_algorithm {
-            None => fits.to_vec(),
-            Some(named) => {
-                let named = named.to_string();
-                fits.iter().copied().filter(|a| format!("{a:?}") == named).collect()
-            }
+        let named = jwk.common.key_algorithm.as_ref().map(ToString::to_string);
+        let among = |all: &[Algorithm], name: &str| -> Vec<Algorithm> {
+            all.iter().copied().filter(|a| format!("{a:?}") == name).collect()
         };
+        let algorithms = named.as_deref().map_or_else(|| fits.to_vec(), |name| among(fits, name));
+        // One for encryption is another matter.
+        let signs = |name: &String| !among(ALGORITHMS, name).is_empty();
+        let misnamed = named.filter(|name| algorithms.is_empty() && signs(name));
         let key = DecodingKey::from_jwk(&jwk).ok()?;
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
-        Some(Self { kid: jwk.common.key_id, algorithms, key, thumbprint })
+        Some(Self { kid: jwk.common.key_id, algorithms, misnamed, key, thumbprint })
     }
 }
 
@@ -228,7 +256,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_key_that_names_what_it_cannot_be_for_is_known() {
+        let (_, mut key) = es256("a");
+        let read =
+            |key: &Value| Keys::parse(json!({"keys": [key]}).to_string().as_bytes()).unwrap();
+        let good = read(&key);
+        assert_eq!((good.algorithms(), good.misnamed().count()), (vec![Algorithm::ES256], 0));
+        key["alg"] = json!("RS256");
+        let keys = read(&key);
+        assert_eq!(keys.misnamed().collect::<Vec<_>>(), [("a", "RS256")]);
+        assert_eq!(keys.algorithms(), []);
+        // For encryption.
+        key["alg"] = json!("RSA-OAEP");
+        assert_eq!(read(&key).misnamed().count(), 0);
+    }
+
+    #[test]
     fn what_is_no_key_set_is_refused() {
+        let pem = Keys::parse(b"\n-----BEGIN PUBLIC KEY-----\nAA==").unwrap_err();
+        assert!(pem.to_string().contains("it is PEM") && !pem.hints().is_empty(), "{pem}");
         for bad in ["", "[]", "{}", "<html>", r#"{"keys": {}}"#] {
             assert!(Keys::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -177,6 +177,11 @@ impl RemoteKeys {
         self.state().held.as_ref().map(|held| held.keys.version().to_string())
     }
 
+    /// The keys at hand, where there are any.
+    pub fn at_hand(&self) -> Option<Keys> {
+        self.state().held.as_ref().map(|held| Keys::clone(&held.keys))
+    }
+
     /// How many of the keys at hand can be used.
     pub fn number(&self) -> usize {
         self.state().held.as_ref().map_or(0, |held| held.keys.len())

@@ -122,6 +122,14 @@ fn those_whom_a_broker_asks_are_asked_where_somebody_wants_that() {
     }
     assert!(!told.contains("trusted_issuer.self") && !told.contains("not asked"), "{told}");
 
+    // What is fetched is looked at as what is in files is.
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let table = "[client.robot]\n";
+    home.write("broker.toml", toml.replace(table, &format!("{table}algorithms = [\"ES384\"]\n")));
+    let output = check(home, &["--json", "--online"]).run().ended_with(3);
+    only(&output, "issuers", "[client.robot] accepts nothing that its keys can sign");
+    home.write("broker.toml", toml);
+
     let online = || bad(&check(home, &["--json", "--online"]).run().ended_with(3));
     provider.fault(&Fault::answer(404, "text/plain", "none").at("/jwks"));
     let told = online();
@@ -164,6 +172,22 @@ fn whoever_may_not_write_the_database_is_told() {
     set_mode(&shut, 0o500);
     home.write("broker.toml", toml.replace("\"broker.db\"", "\"shut/below/broker.db\""));
     only(&check(home, &["--json"]).run().ended_with(3), "database", "nothing can be written at");
+    // Nor is it said that there is none where that cannot be told.
+    let hidden = home.directory("hidden");
+    std::fs::rename(&database, hidden.join("broker.db")).unwrap();
+    home.write("broker.toml", toml.replace("\"broker.db\"", "\"hidden/broker.db\""));
+    set_mode(&hidden, 0o000);
+    for command in
+        [&["audit", "query"][..], &["audit", "verify"], &["keys", "list"], &["backup", "copy.db"]]
+    {
+        let run = tmpcred(home).args(["broker"]).args(command).env("TMPCRED_BROKER_KEK", KEK);
+        let refused = run.args(["--config"]).args([home.path("broker.toml")]).run().ended_with(3);
+        for part in ["Permission denied", "tmpcred-broker-ctl"] {
+            assert!(refused.stderr.contains(part), "{command:?}: {}", refused.stderr);
+        }
+    }
+    set_mode(&hidden, 0o700);
+    std::fs::rename(hidden.join("broker.db"), &database).unwrap();
     home.write("broker.toml", toml.replace("\"broker.db\"", "\"new/below/broker.db\""));
     check(home, &["--strict"]).run().ok();
     assert!(!home.path("new").exists());
@@ -171,6 +195,34 @@ fn whoever_may_not_write_the_database_is_told() {
     home.write("broker.toml", format!("{toml}\n[nothing]\n"));
     let refused = check(home, &[]).run().ended_with(3);
     assert!(refused.stderr.contains("nothing"), "{}", refused.stderr);
+}
+
+/// Whoever runs a server as a service has none.
+#[test]
+fn no_home_directory_is_wanted_for_a_broker() {
+    let mut broker = Broker::start(&trusting("http://127.0.0.1:9"));
+    broker.stop();
+    let home = &broker.home;
+    let homeless = |words: &[&str]| {
+        let variables = home.variables().keys();
+        let about = |name: &&std::ffi::OsString| {
+            *name == "HOME" || name.to_string_lossy().starts_with("XDG_")
+        };
+        let run = tmpcred(home).args(words).env("TMPCRED_BROKER_KEK", KEK);
+        variables.filter(about).fold(run, |run, name| run.env_remove(name))
+    };
+    let toml = home.path("broker.toml");
+    let file = ["--config", toml.to_str().unwrap()];
+    for command in [&["check"][..], &["policy", "check"], &["audit", "query"], &["keys", "list"]] {
+        homeless(&[&["broker"], command, &file].concat()).run().ok();
+    }
+    let mut serving = homeless(&[&["broker", "serve"], &file[..]].concat()).spawn();
+    serving.line_on_stderr("listens on");
+    serving.kill();
+    for command in [&["status"][..], &["broker", "keys", "list", "--at", "any"]] {
+        let refused = homeless(command).run().ended_with(3);
+        assert!(refused.stderr.contains("the home directory cannot be told"), "{}", refused.stderr);
+    }
 }
 
 #[test]

@@ -128,8 +128,10 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     assert_eq!(keys, beside(broker, &["keys", "list", "--json"]).run().ok().json());
     let of_kid = |key: &&Value| key["kid"] == kid.as_str();
     assert_eq!(keys.as_array().unwrap().iter().find(of_kid).unwrap()["state"], "revoked");
+    let again = at(&["keys", "revoke", &kid]).run().ok().stderr;
+    assert!(again.contains("was revoked before") && !again.contains("is revoked."), "{again}");
     let revoked = beside(broker, &["keys", "revoke", &kid, "--json"]).run().ok().json();
-    assert_eq!(revoked["revoked"], json!([kid]));
+    assert_eq!((&revoked["revoked"], &revoked["revoked_before"]), (&json!([kid]), &json!([kid])));
     let now = beside(broker, &["keys", "list", "--json"]).run().ok().json();
     assert_eq!(revoked["keys"], now);
     let long = "x".repeat(1001);

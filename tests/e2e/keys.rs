@@ -300,7 +300,11 @@ fn exported_keys_serve_who_cannot_reach_the_broker() {
     export();
     let jwks = std::fs::read_to_string(directory.join("jwks.json")).unwrap();
     assert!(jwks.contains(&next) && !jwks.contains("\"d\""), "{jwks}");
-    site.keys(&["revoke", &kid(&token)]).run().ok();
+    let leaked = kid(&token);
+    let first = site.keys(&["revoke", &leaked]).run().ok().stderr;
+    assert!(first.contains("1 key is revoked."), "{first}");
+    let again = site.keys(&["revoke", &leaked]).run().ok().stderr;
+    assert!(again.contains("was revoked before") && !again.contains("is revoked."), "{again}");
     assert_eq!(site.in_state("active"), std::slice::from_ref(&next));
     export();
     assert_eq!(verify(&token), json!({"error": "ERR_JWKS_NO_MATCHING_KEY"}));

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use super::fitting::{self, Fitting};
 use super::waiting::{Everybody, Waiting};
 use super::{FetchedKeys, key_file};
 use crate::broker::config::{self, Binding};
@@ -127,6 +128,20 @@ impl Clients {
             skew: None,
             retry_in: Duration::ZERO,
             version: keys.version(),
+        })
+    }
+
+    /// The keys that are at hand, to be looked at.
+    pub(super) fn fitting(&self) -> impl Iterator<Item = Fitting<'_>> {
+        self.known.iter().filter_map(|(name, known)| {
+            let (place, keys) = match &known.keys {
+                KeySource::File(keys) => {
+                    (fitting::named(known.made_of.0.jwks_file.as_deref()), keys.clone())
+                }
+                KeySource::Uri(keys) => (keys.url().to_string(), keys.at_hand()?),
+            };
+            let table = format!("client.{name}");
+            Some(Fitting { table, place, keys, accepted: &known.algorithms })
         })
     }
 

@@ -13,6 +13,7 @@ use super::ahead::Part;
 use super::asking::fetched;
 use super::caller::Fingerprint;
 use super::discovered::Discovered;
+use super::fitting::{self, Fitting};
 use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
@@ -163,6 +164,21 @@ impl Trusted {
             KeySource::Discovery(discovered) => Some(discovered.ask().await),
             KeySource::Review(reviewer) => Some(reviewer.ask_for_none().await),
         }
+    }
+
+    /// The keys that are at hand, to be looked at.
+    pub(super) fn fitting(&self) -> Option<Fitting<'_>> {
+        let fetched = |keys: &RemoteKeys| Some((keys.url().to_string(), keys.at_hand()?));
+        let (place, keys) = match &self.keys {
+            KeySource::File(keys) => {
+                (fitting::named(self.made_of.0.jwks_file.as_deref()), keys.clone())
+            }
+            KeySource::Uri(keys) => fetched(keys)?,
+            KeySource::Discovery(discovered) => fetched(discovered.in_use()?.as_ref())?,
+            KeySource::Review(_) => return None,
+        };
+        let table = format!("trusted_issuer.{}", self.requirements.name);
+        Some(Fitting { table, place, keys, accepted: &self.algorithms })
     }
 
     /// Fetches this, as [`RemoteKeys::renew`] does.

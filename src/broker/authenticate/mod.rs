@@ -10,6 +10,7 @@ mod caller;
 pub mod client;
 mod demands;
 mod discovered;
+mod fitting;
 #[cfg(test)]
 mod fuzz;
 mod issuer;
@@ -35,6 +36,7 @@ pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};
 pub use client::Clients;
 use demands::Demands;
+pub use fitting::Misfit;
 use issuer::{Requirements, Trusted};
 pub(super) use kept::KeysSeal;
 pub(super) use signed::BySignature;

@@ -4,6 +4,8 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tempfile::TempDir;
 
 use super::*;
+use crate::broker::keys::KeyState;
+use crate::broker::keys::manage::{Manager, Report, Which};
 use crate::broker::testbed::{IssuerKey, host};
 use crate::broker::{Broker, config};
 
@@ -221,6 +223,77 @@ async fn a_database_of_another_key_issuer_or_version_is_told() {
     only(&config, Subject::Database, "wrong: ").await;
     place.execute("delete from _sqlx_migrations where version = 9999").await;
     only(&config, Subject::Database, "warning: an earlier version of tmpcred made it").await;
+}
+
+/// What a broker does not start on is not good beforehand.
+#[tokio::test]
+async fn a_log_whose_last_records_are_gone_is_told() {
+    let place = Place::new();
+    let config = place.start_once().await;
+    place
+        .execute(
+            "drop trigger audit_record_delete;
+             delete from audit_record where sequence = (select max(sequence) from audit_record)",
+        )
+        .await;
+    let gone = "records of the audit log are gone";
+    let bad = place.bad(&config).await;
+    let [(Subject::Keys, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(said.starts_with(&format!("wrong: {gone}")), "{said}");
+    let error = Broker::open(&config, &place.host()).await.err().unwrap();
+    assert!(error.to_string().contains(gone), "{error}");
+    // Nor is anything begun on it that has time; what leaked is revoked all the same.
+    place.write("broker.toml", &TOML.replace("\"kek\"", &format!("{:?}", place.path("kek"))));
+    let manager = Manager::open(&place.host(), &place.path("broker.toml")).await.unwrap();
+    let error = manager.rotate(&Which::default()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Verification && error.to_string().contains(gone), "{error}");
+    let active = |key: &Report| key.state == KeyState::Active && key.of_log.is_none();
+    let kid = manager.list().await.unwrap().into_iter().find(active).unwrap().kid;
+    for was_revoked in [false, true] {
+        let (keys, before) = manager.revoke(std::slice::from_ref(&kid), "it leaked").await.unwrap();
+        assert_eq!(before.contains(&kid), was_revoked);
+        assert!(keys.iter().any(|key| key.kid == kid && key.state == KeyState::Revoked));
+    }
+    manager.close().await;
+}
+
+#[tokio::test]
+async fn keys_that_are_for_nothing_that_is_accepted_are_told() {
+    let place = Place::new();
+    let keys = "jwks_file = \"jwks.json\"";
+    let bad = place.bad(&place.config((keys, &format!("{keys}\nalgorithms = [\"RS256\"]")))).await;
+    let [(Subject::Issuers, said)] = &bad[..] else { panic!("{bad:?}") };
+    for part in ["wrong: [trusted_issuer.ci]", "`algorithms` are RS256;", "jwks.json are for ES256"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // One that is accepted, and others, are as it should be.
+    let both = format!("{keys}\nalgorithms = [\"RS256\", \"ES256\"]");
+    assert_eq!(place.bad(&place.config((keys, &both))).await, []);
+    // Clients are known by keys, too.
+    let client = format!(
+        "[client.robot]\njwks_file = {:?}\nalgorithms = [\"EdDSA\"]\n[policy]",
+        place.path("jwks.json")
+    );
+    let bad = place.bad(&place.config(("[policy]", &client))).await;
+    let [(Subject::Issuers, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(said.starts_with("wrong: [client.robot] accepts nothing"), "{said}");
+
+    // A key that names what it cannot be for is of no use, alone or beside others.
+    let good = IssuerKey::new().jwks()["keys"][0].clone();
+    let mut other = good.clone();
+    (other["alg"], other["kid"]) = ("RS256".into(), "other".into());
+    place.write("jwks.json", &serde_json::json!({"keys": [good, other]}).to_string());
+    let bad = place.bad(&place.config(("", ""))).await;
+    let [(Subject::Issuers, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(
+        said.starts_with("warning: [trusted_issuer.ci] has a key") && said.contains("RS256"),
+        "{said}"
+    );
+    place.write("jwks.json", &serde_json::json!({"keys": [other]}).to_string());
+    let bad = place.bad(&place.config(("", ""))).await;
+    let [(Subject::Issuers, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(said.starts_with("wrong: ") && said.contains("are for none"), "{said}");
 }
 
 #[tokio::test]

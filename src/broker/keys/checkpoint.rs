@@ -12,7 +12,7 @@ use super::{Kek, KeyState, Purpose, RootKey, StoredKey, can_be_typed, no_randomn
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::{self, Decision, Record};
-use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit, require_end};
+use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit, require_last};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
@@ -42,31 +42,11 @@ impl CheckpointKeys {
     /// left, or its key is gone.
     pub async fn open(store: &dyn Store, root_key: &RootKey, clock: &dyn Clock) -> Result<Self> {
         // Before anything is made: the KEK may be the wrong one.
-        let keys = store.keys().await?;
-        for key in &keys {
-            let _ = root_key.unseal(key)?;
-        }
-        let empty = store.size().await? == 0;
-        if empty && keys.iter().any(|key| key.purpose == Purpose::AccessToken) {
-            return Err(Error::new(ErrorKind::Verification, "the audit log is gone")
-                .because_of("it is empty, and how the signing keys were made was in it")
-                .hint("restore a backup of the database"));
-        }
-        store.seal_with(root_key.seal_of_log()).await?;
-        // The end says how many there were. (Whatever is signed of more than that is found where
-        // the next one is.)
-        let signed = store.latest_note().await?.map_or(0, |noted| noted.size);
-        require_end(store, signed, store.size().await?).await?;
-        let found = Self::read(store, root_key).await?;
+        let found = Self::of_whole_log(store, root_key).await?;
         if found.active.is_some() {
             return Ok(found);
         }
-        // Another one would be a new beginning, of which nobody could tell what was before.
-        if store.latest_note().await?.is_some() {
-            return Err(Error::new(ErrorKind::Verification, "the key of the audit log is gone")
-                .because_of("there are checkpoints, and no key that signs them")
-                .hint("restore a backup of the database"));
-        }
+        let empty = store.size().await? == 0;
         let (kid, pkcs8) = generate()?;
         let now = clock.now();
         let made = StoredKey {
@@ -89,6 +69,33 @@ impl CheckpointKeys {
         }
         // Another process may have been quicker.
         Self::read(store, root_key).await
+    }
+
+    /// Unseals the keys of the store, whatever they are for, where its log is as brokers have
+    /// left it; it is sealed from now on. Makes nothing.
+    ///
+    /// # Errors
+    /// As with [`open`](Self::open).
+    pub async fn of_whole_log(store: &dyn Store, root_key: &RootKey) -> Result<Self> {
+        let keys = store.keys().await?;
+        for key in &keys {
+            let _ = root_key.unseal(key)?;
+        }
+        if keys.iter().any(|key| key.purpose == Purpose::AccessToken) && store.size().await? == 0 {
+            return Err(Error::new(ErrorKind::Verification, "the audit log is gone")
+                .because_of("it is empty, and how the signing keys were made was in it")
+                .hint("restore a backup of the database"));
+        }
+        store.seal_with(root_key.seal_of_log()).await?;
+        require_last(store).await?;
+        let found = Self::read(store, root_key).await?;
+        // Another one would be a new beginning, of which nobody could tell what was before.
+        if found.active.is_none() && store.latest_note().await?.is_some() {
+            return Err(Error::new(ErrorKind::Verification, "the key of the audit log is gone")
+                .because_of("there are checkpoints, and no key that signs them")
+                .hint("restore a backup of the database"));
+        }
+        Ok(found)
     }
 
     /// Those of a broker's database, for whoever comes to it besides the broker.

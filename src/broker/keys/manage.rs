@@ -1,6 +1,7 @@
 //! What an operator does with the signing keys: `tmpcred broker keys`. The brokers that
 //! run on the same database notice within seconds.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -112,18 +113,31 @@ impl Manager {
     /// is begun where one is under way.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where the broker does not sign by such an algorithm.
+    /// [`ErrorKind::Config`] where the broker does not sign by such an algorithm;
+    /// [`ErrorKind::Verification`] where the last records of the log are gone.
     pub async fn rotate(&self, which: &Which) -> Result<Rotation> {
+        // Nothing is lost by waiting, as it is where a key has to be revoked.
+        store::require_last(self.keeper.store.as_ref()).await?;
         self.keeper.rotate(which, None).await
     }
 
     /// Revokes keys: what they signed is good no more. Where one of them signs, another
-    /// one does from then on. Returns all keys.
+    /// one does from then on. Returns all keys, and which of these were revoked before.
+    ///
+    /// It is done also where records of the log are gone, as at a broker that runs: whoever has
+    /// the key does not wait until that is mended.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where there is no such key; then none is revoked.
-    pub async fn revoke(&self, kids: &[String], why: &str) -> Result<Vec<Report>> {
-        self.keeper.revoke(kids, why, None).await
+    /// [`ErrorKind::Usage`] where there is no such key; then none is revoked.
+    pub async fn revoke(
+        &self,
+        kids: &[String],
+        why: &str,
+    ) -> Result<(Vec<Report>, BTreeSet<String>)> {
+        let before = self.keeper.stored().await?.into_iter();
+        let before = before.filter(|key| key.state == KeyState::Revoked).map(|key| key.kid);
+        let before = before.filter(|kid| kids.contains(kid)).collect();
+        Ok((self.keeper.revoke(kids, why, None).await?, before))
     }
 
     /// Writes the discovery document and the JWKS into a directory, for a web server that

@@ -17,8 +17,8 @@ use crate::broker::http::client;
 use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::query;
 use crate::broker::http::refusal::Refusal;
-use crate::broker::keys::SigningAlgorithm;
 use crate::broker::keys::manage::{Report, Rotation, Which};
+use crate::broker::keys::{KeyState, SigningAlgorithm};
 use crate::broker::policy::Administration;
 use crate::broker::{Broker, config};
 use crate::wire::{KEYS_PATH, KEYS_REVOKE_PATH as REVOKE_PATH, KEYS_ROTATE_PATH as ROTATE_PATH};
@@ -71,6 +71,16 @@ struct Listed {
     keys: Vec<Key>,
 }
 
+/// What became of a key that was to be revoked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeyRevocation")]
+struct Revoked {
+    /// Whether it was revoked before, so that nothing was changed.
+    was_revoked: bool,
+    /// All keys, the oldest first.
+    keys: Vec<Key>,
+}
+
 /// What became of a rotation that was asked for.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Rotation")]
@@ -99,7 +109,7 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
             "What it signed is good no more, and another key signs at once. Policy decides (`Action::\"administer\"`).",
         )
         .only(REVOKE_FORM)
-        .answers(Answer::json::<Listed>(200, "It is revoked; all keys"));
+        .answers(Answer::json::<Revoked>(200, "It is revoked; all keys"));
     let at = |path: &str| format!("{base}/{path}");
     [
         Endpoint::new(at(KEYS_PATH), Verb::Get, get(list), described(listed, Verb::Get)),
@@ -170,12 +180,14 @@ async fn revoked(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<R
     let (kid, why) = (form.required("kid")?.to_string(), reason(&form)?);
     let by = request.administers(&asked, Administration::RevokeKeys).await?;
     let keys = broker.keys.list().await.map_err(|error| Unserved::of(&error))?;
-    if !keys.iter().any(|key| key.kid == kid) {
+    let Some(before) = keys.iter().find(|key| key.kid == kid) else {
         return Err(Unserved::malformed("there is no key with this id"));
-    }
+    };
+    let was_revoked = before.state == KeyState::Revoked;
     let why = format!("{} asked for it: {why}", by.said());
     let revoking = async move { broker.keys.revoke(&[kid], &why, &by).await };
-    Ok(done(Listed::of(&to_its_end(revoking).await?)))
+    let keys = to_its_end(revoking).await?;
+    Ok(done(Revoked { was_revoked, keys: keys.iter().map(Key::of).collect() }))
 }
 
 impl Listed {

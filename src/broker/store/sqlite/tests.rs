@@ -57,6 +57,8 @@ async fn what_cannot_be_a_database_is_refused() {
     let opened = async || open(&path).await.err().unwrap().to_string();
     files::write_private(&path, &[7; 8192]).unwrap();
     assert!(opened().await.contains("is not a database"), "{}", opened().await);
+    // As with all that a configuration names and that cannot be used, whoever opens it.
+    assert_eq!(open_to_read(&path).await.err().unwrap().kind(), ErrorKind::Config);
     files::remove(&path).unwrap();
     open(&path).await.unwrap().close().await;
     let mut bad = files::read(&path, 1 << 20).unwrap().unwrap();

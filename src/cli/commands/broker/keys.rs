@@ -1,11 +1,12 @@
 //! `tmpcred broker keys`
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::check_reason;
-use crate::api::operate::{Key, Keys, Rotate, Rotation};
+use crate::api::operate::{Key, KeyRevocation, Keys, Rotate, Rotation};
 use crate::broker::keys::manage::{Manager, Report, Which};
 use crate::broker::keys::{JWKS_MAX_AGE, KeyState, Purpose, SigningAlgorithm};
 use crate::cli::App;
@@ -29,11 +30,15 @@ pub(super) fn run(app: &App, command: &BrokerKeys) -> Result<()> {
             rotate(app, at, &Which { algorithms, log: *log, all: *all }, *json)
         }
         BrokerKeys::Revoke { kids, at, reason, json } => {
-            let keys = revoked(app, at, kids, reason.as_deref())?;
+            let (keys, before) = revoked(app, at, kids, reason.as_deref())?;
             match json {
-                true => app.ui.json(&json!({ "revoked": kids, "keys": reports(&keys) })),
+                true => app.ui.json(&json!({
+                    "revoked": kids,
+                    "revoked_before": before,
+                    "keys": reports(&keys),
+                })),
                 false => {
-                    tell_revoked(app, kids, &keys);
+                    tell_revoked(app, kids, (&keys, &before));
                     Ok(())
                 }
             }
@@ -129,26 +134,41 @@ fn rotate_elsewhere(broker: &Elsewhere, which: &Which) -> Result<Rotation> {
     all.ok_or_else(|| misuse("nothing is to be rotated"))
 }
 
-/// Revokes; all keys, as they are then.
-fn revoked(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) -> Result<Vec<Key>> {
+/// Revokes; all keys, as they are then, and which of these were revoked before.
+fn revoked(
+    app: &App,
+    at: &BrokerPlace,
+    kids: &[String],
+    reason: Option<&str>,
+) -> Result<(Vec<Key>, BTreeSet<String>)> {
     reason.map_or(Ok(()), check_reason)?;
     match &at.at {
         Some(profile) => revoke_elsewhere(&Elsewhere::open(app, Some(profile))?, kids, reason),
         None => {
             let why = reason.unwrap_or("an operator asked for it");
-            Ok(seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?))
+            let (keys, before) =
+                with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?;
+            Ok((seen(&keys), before))
         }
     }
 }
 
-fn tell_revoked(app: &App, kids: &[String], keys: &[Key]) {
-    let revoked: Vec<_> = keys.iter().filter(|key| kids.contains(&key.kid)).collect();
+fn tell_revoked(app: &App, kids: &[String], (keys, before): (&[Key], &BTreeSet<String>)) {
+    for kid in before {
+        let kid = printable(kid);
+        app.host.interact.note(&format!("The key {kid} was revoked before: nothing was changed."));
+    }
+    let is_new = |key: &&Key| kids.contains(&key.kid) && !before.contains(&key.kid);
+    let revoked: Vec<_> = keys.iter().filter(is_new).collect();
+    if revoked.is_empty() {
+        return;
+    }
     let is_in_place = |key: &&Key| {
         let same = |other: &&Key| key.purpose == other.purpose && key.algorithm == other.algorithm;
         revoked.iter().any(same)
     };
     let in_place: Vec<_> = keys.iter().filter(is_in_place).cloned().collect();
-    let many = show::count(kids.len(), "key is", "keys are");
+    let many = show::count(revoked.len(), "key is", "keys are");
     app.host.interact.note(&format!(
         "{many} revoked. {}\nBrokers that run notice within seconds.",
         signs(&in_place)
@@ -185,14 +205,21 @@ fn tell_revoked(app: &App, kids: &[String], keys: &[Key]) {
 }
 
 /// One request has one key.
-fn revoke_elsewhere(broker: &Elsewhere, kids: &[String], reason: Option<&str>) -> Result<Vec<Key>> {
-    let mut keys = Vec::new();
+fn revoke_elsewhere(
+    broker: &Elsewhere,
+    kids: &[String],
+    reason: Option<&str>,
+) -> Result<(Vec<Key>, BTreeSet<String>)> {
+    let (mut keys, mut before) = (Vec::new(), BTreeSet::new());
     for kid in kids {
         let mut form = vec![("kid", kid.as_str())];
         form.extend(reason.map(|reason| ("reason", reason)));
-        keys = broker.ask(async |client| client.post::<Keys>(KEYS_REVOKE_PATH, &form).await)?.keys;
+        let done = broker
+            .ask(async |client| client.post::<KeyRevocation>(KEYS_REVOKE_PATH, &form).await)?;
+        before.extend(done.was_revoked.then(|| kid.clone()));
+        keys = done.keys;
     }
-    Ok(keys)
+    Ok((keys, before))
 }
 
 fn export(app: &App, of: &BrokerFile, directory: &Path) -> Result<()> {

@@ -53,7 +53,8 @@ async fn keys_are_listed_rotated_and_revoked_in_the_name_of_who_asks() {
     assert_eq!((record.principal.subject.as_str(), record.source.as_str()), ("ops", "127.0.0.1"));
     // A second time changes nothing.
     let size = bed.store.size().await.unwrap();
-    ok(&post(&bed, "/v1/keys/revoke", &ops, &form).await);
+    let again = ok(&post(&bed, "/v1/keys/revoke", &ops, &form).await);
+    assert_eq!((&revoked["was_revoked"], &again["was_revoked"]), (&json!(false), &json!(true)));
     assert_eq!(bed.store.size().await.unwrap(), size);
     assert!(counted(&bed, "administrations", "done").await == 5);
 }
