@@ -2,6 +2,7 @@
 //! four parameters of our own.
 
 pub mod elevation;
+pub mod roles;
 pub mod uses;
 
 use schemars::JsonSchema;

@@ -39,6 +39,7 @@
 pub mod audit;
 pub mod authenticate;
 mod authz;
+mod available;
 pub mod check;
 pub mod client;
 pub mod config;

@@ -114,6 +114,19 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
         assert!(said.contains("trusts no issuer 'crop'"), "{said}");
     }
 
+    // Which roles there are is for whoever asks to know, before they ask for one.
+    let roles = journey.tmpcred(&["ls", "--available", "--json"]).run().ok().json();
+    let named = |name: &str| {
+        let all = roles.as_array().unwrap().iter();
+        all.filter(|one| one["role"] == name).cloned().collect::<Vec<_>>()
+    };
+    let [deploy] = &named("deploy")[..] else { panic!("{roles}") };
+    assert_eq!(deploy["broker"], broker.url());
+    assert_eq!((&deploy["how"], &deploy["approval"]), (&json!("issue"), &json!(false)), "{roles}");
+    assert_eq!(deploy["profiles"], json!(["deploy"]));
+    assert_eq!(named("reader")[0]["profiles"], json!([]), "{roles}");
+    let told = journey.tmpcred(&["ls", "--available"]).run().ok().stdout;
+    assert!(told.contains("reader") && told.contains("at once"), "{told}");
     let rotated = at(&["keys", "rotate", "--all", "--json"]).run().ok().json();
     let begun = rotated["begun"].as_array().unwrap().len();
     assert!(begun > 0 && rotated["keys"].as_array().unwrap().len() > begun, "{rotated}");

@@ -71,11 +71,13 @@ pub enum Endpoint {
     Elevations,
     /// `/v1/enrollments`, and what is below it.
     Enrollments,
+    /// `/v1/roles`.
+    Roles,
 }
 
 impl Endpoint {
     /// All of them.
-    pub(in crate::broker) const ALL: [Self; 9] = [
+    pub(in crate::broker) const ALL: [Self; 10] = [
         Self::Token,
         Self::Revoke,
         Self::Introspect,
@@ -85,6 +87,7 @@ impl Endpoint {
         Self::Audit,
         Self::Elevations,
         Self::Enrollments,
+        Self::Roles,
     ];
 
     /// Its name, as the configuration and metrics have it.
@@ -99,6 +102,7 @@ impl Endpoint {
             Self::Audit => "audit",
             Self::Elevations => "elevations",
             Self::Enrollments => "enrollments",
+            Self::Roles => "roles",
         }
     }
 
@@ -106,9 +110,12 @@ impl Endpoint {
     pub(in crate::broker) fn is_for_people(self) -> bool {
         match self {
             Self::Token | Self::Revoke | Self::Introspect | Self::Authz => false,
-            Self::Revocations | Self::Keys | Self::Audit | Self::Elevations | Self::Enrollments => {
-                true
-            }
+            Self::Revocations
+            | Self::Keys
+            | Self::Audit
+            | Self::Elevations
+            | Self::Enrollments
+            | Self::Roles => true,
         }
     }
 

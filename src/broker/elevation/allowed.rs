@@ -41,7 +41,7 @@ impl<'a> About<'a> {
 impl Broker {
     /// Who somebody is. People have to be in the directory, so that nobody is somebody else by
     /// another name; of issuers that have no people there, all are machines.
-    pub(super) fn known(
+    pub(in crate::broker) fn known(
         &self,
         book: &Rulebook,
         caller: &Caller,

@@ -23,6 +23,7 @@ mod rates;
 pub mod refusal;
 mod rest;
 mod revoke;
+mod roles;
 mod shown;
 pub mod source;
 mod token;
@@ -84,6 +85,7 @@ fn endpoints(base: &str, decides: bool) -> Vec<Endpoint<Arc<Broker>>> {
     ];
     endpoints.extend(operate::endpoints(base));
     endpoints.extend(elevations::endpoints(base));
+    endpoints.push(roles::endpoint(base));
     endpoints.extend(health::endpoints());
     if decides {
         endpoints.extend(authz::endpoints(base));

@@ -8,14 +8,14 @@ use crate::cli::complete;
 /// List the profiles, or the accounts and roles that you may use
 #[derive(Args, Debug)]
 pub(crate) struct Ls {
-    /// List the accounts and roles that your session at IAM Identity Center may use,
-    /// and the profiles that you have for them
+    /// List the accounts and roles that your session at IAM Identity Center may use, the roles
+    /// that brokers give, and the profiles that you have for them
     #[arg(long)]
     pub available: bool,
-    /// Those of this identity [default: of all with `type = "aws-sso"`]
+    /// Those of this identity [default: of all with `type = "aws-sso"`, and of all that ask a broker]
     #[arg(long, value_name = "NAME", requires = "available", add = ArgValueCandidates::new(complete::identities))]
     pub identity: Option<String>,
-    /// Add a profile to your configuration for each role that has none, and show what is added
+    /// Add a profile to your configuration for each role of AWS that has none, and show what is added
     #[arg(long, requires = "available", conflicts_with = "json")]
     pub write: bool,
     /// Show what `--write` would add, and write nothing

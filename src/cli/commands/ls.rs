@@ -1,5 +1,7 @@
 //! `tmpcred ls`
 
+mod roles;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -26,26 +28,47 @@ pub(super) fn run(app: &App, args: &Ls) -> Result<()> {
     if !args.available {
         return profiles(app, &config, &plans, args.json);
     }
-    let (found, mut failed) = available(app, &config, args.identity.as_deref(), &plans)?;
+    let only = args.identity.as_deref();
+    // No profile is written for what a broker gives: which of it somebody wants is theirs to say.
+    let brokers = if args.write { Vec::new() } else { roles::brokers(&plans, only) };
+    let (found, mut failed) = available(app, &config, only, (&plans, brokers.is_empty()))?;
+    let (roles, others) = roles::available(app, &plans, &brokers);
+    failed.extend(others);
     // Whoever could not be asked may have much: nothing is said then of what there is.
-    if !found.is_empty() || failed.is_empty() {
-        show_available(app, args, &config, &found)?;
+    if !found.is_empty() || !roles.is_empty() || failed.is_empty() {
+        show_available(app, args, &config, (&found, &roles))?;
     }
     let Some(last) = failed.pop() else { return Ok(()) };
     failed.iter().for_each(|error| app.host.interact.warn(&error.to_string()));
     Err(last)
 }
 
-fn show_available(app: &App, args: &Ls, config: &Config, found: &[Found]) -> Result<()> {
+fn show_available(
+    app: &App,
+    args: &Ls,
+    config: &Config,
+    (found, roles): (&[Found], &[roles::Found]),
+) -> Result<()> {
     if args.write {
         return write(app, config, found, args.dry_run);
     }
     if args.json {
-        return app.ui.json(&found.iter().map(Found::report).collect::<Vec<_>>());
+        let reports = found.iter().map(Found::report);
+        return app
+            .ui
+            .json(&reports.chain(roles.iter().map(roles::Found::report)).collect::<Vec<_>>());
     }
-    if found.is_empty() {
-        return app.ui.line("Your session may use no account.");
+    if !roles.is_empty() {
+        roles::tell(app, roles)?;
     }
+    match (found.is_empty(), roles.is_empty()) {
+        (true, true) => app.ui.line("There is no account, and no role, that you may use."),
+        (true, false) => Ok(()),
+        (false, _) => show_accounts(app, found),
+    }
+}
+
+fn show_accounts(app: &App, found: &[Found]) -> Result<()> {
     let rows = found.iter().map(|one| {
         let Available { account, role } = &one.available;
         let (id, name) = (account.account_id.clone(), account.account_name.clone());
@@ -131,13 +154,16 @@ fn available(
     app: &App,
     config: &Config,
     only: Option<&str>,
-    plans: &Plans,
+    (plans, is_all): (&Plans, bool),
 ) -> Result<(Vec<Found>, Vec<Error>)> {
     let named = only.map(|name| plan::identity(config, Some(name))).transpose()?;
     let mut identities = Vec::new();
     for (name, settings) in &config.identities {
         let wanted = named.as_ref().is_none_or(|named| named.name == *name);
         identities.extend(settings.portal().filter(|_| wanted).map(|at| (name, settings, at)));
+    }
+    if identities.is_empty() && !is_all {
+        return Ok((Vec::new(), Vec::new()));
     }
     if identities.is_empty() {
         return Err(match only {
@@ -148,7 +174,7 @@ fn available(
     }
     let cache = cache(&app.host, config)?;
     let cx = Context::new(&app.host, &cache);
-    let several = identities.len() > 1;
+    let several = identities.len() > 1 || !is_all;
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     for (name, settings, server) in identities {
         let source = settings.open(name);

@@ -20,6 +20,7 @@ mod reach;
 mod receivers;
 mod renamed;
 mod rest;
+mod roles;
 mod rules;
 mod stale;
 mod uses;

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::super::rates::{Running, count, limited, rate};
 use super::*;
 
-const PATHS: [(Endpoint, Method, &str); 5] = [
+const PATHS: [(Endpoint, Method, &str); 6] = [
     (Endpoint::Revocations, Method::POST, "/v1/revocations"),
     (Endpoint::Keys, Method::GET, "/v1/keys"),
     (Endpoint::Audit, Method::GET, "/v1/audit/records"),
     (Endpoint::Elevations, Method::GET, "/v1/elevations"),
     (Endpoint::Enrollments, Method::GET, "/v1/enrollments"),
+    (Endpoint::Roles, Method::GET, "/v1/roles"),
 ];
 
 async fn bed(change: impl FnOnce(&mut Options)) -> (Bed, Arc<Running>) {
