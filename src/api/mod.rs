@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+pub(crate) use self::refused::is_of_an_older_one;
 pub use self::refused::{Failure, StepUp};
 use crate::credential::{Assertion, TokenType};
 use crate::dpop::{self, DeviceKey};

@@ -20,6 +20,11 @@ const INSUFFICIENT: &str = "insufficient_user_authentication";
 /// What to think of a broker that does not know an address.
 const OLDER: &str = "the broker may be older than this program";
 
+/// Whether it is that the broker has no such address, as an older one may not.
+pub(crate) fn is_of_an_older_one(error: &Error) -> bool {
+    error.hints().iter().any(|hint| hint == OLDER)
+}
+
 /// How many names of authentication contexts are taken note of.
 const MOST_CONTEXTS: usize = 16;
 

@@ -17,7 +17,7 @@ use crate::wire::roles::{Audience, Role as Available};
 
 impl Broker {
     /// The roles that whoever asks would be issued, or may ask for; nothing of others.
-    pub(super) fn roles_for(&self, book: &Rulebook, asked: &Asked) -> Vec<Available> {
+    pub(super) async fn roles_for(&self, book: &Rulebook, asked: &Asked) -> Vec<Available> {
         let now = self.clock.now();
         let looking = Looking {
             rules: Rules { policy: book, roles: book.roles() },
@@ -27,12 +27,18 @@ impl Broker {
         };
         // Whom the directory has to have, and does not, gets no role for a while.
         let is_known = self.known(book, &asked.caller, now).is_ok();
-        let roles = book.roles().iter();
-        let of = |(name, role): (&String, &Role)| match &role.elevation {
-            None => looking.issued(name, role),
-            Some(rules) => is_known.then(|| looking.asked_for(name, role, rules))?,
-        };
-        roles.filter_map(of).collect()
+        let mut all = Vec::new();
+        for (name, role) in book.roles() {
+            all.extend(match &role.elevation {
+                None => looking.issued(name, role),
+                Some(rules) if is_known => looking.asked_for(name, role, rules),
+                Some(_) => None,
+            });
+            // There may be hundreds of them, each with a question or four to all policies: others
+            // go on meanwhile.
+            tokio::task::yield_now().await;
+        }
+        all
     }
 }
 

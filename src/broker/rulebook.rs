@@ -101,9 +101,8 @@ impl Rulebook {
         let Some(known) = self.directory() else { return Ok(None) };
         let read = config.directory(now).or_else(|error| {
             let rough = config.directory_roughly(known).ok_or(error)?;
-            tracing::error!(
-                "the directory of people cannot be used: what can be read of it says who has left"
-            );
+            // That it cannot be used is told by whoever refuses it.
+            tracing::debug!("what can be read of the directory of people says who has left");
             Ok::<_, Error>(Some(Arc::new(rough)))
         })?;
         let left = read.and_then(|newer| known.less(&newer));

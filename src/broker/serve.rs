@@ -271,10 +271,12 @@ impl Reloading {
                     seen
                 }
             };
-            let reading = broker.clone();
+            let (reading, before) = (broker.clone(), broker.configuration().tls);
             // What comes of it is in the log.
             let read = tokio::task::spawn_blocking(move || match seen {
                 Seen::PeopleAlone => reading.let_go_who_left(),
+                // It may be the certificate alone that was refused.
+                Seen::Again if reading.refused_files().is_none() => {}
                 Seen::Again => reading.reload_once_more(),
                 Seen::All => drop(reading.reload_policies()),
             });
@@ -284,7 +286,7 @@ impl Reloading {
             }
             let config = broker.configuration();
             self.names.set(own_names(&config));
-            if seen == Seen::All || self.refused.is_some() {
+            if seen == Seen::All || self.refused.is_some() || config.tls != before {
                 self.certificate(&config, &broker, seen).await;
             }
             let refused = broker.refused_files();

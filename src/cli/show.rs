@@ -24,7 +24,7 @@ pub(crate) fn columns<const N: usize>(
     for row in rows {
         for ((has, taken), cell) in has_ids.iter_mut().zip(&mut taken).zip(&row) {
             if is_id(cell) {
-                (*has, *taken) = (true, cell.len() + GAP);
+                (*has, *taken) = (true, (*taken).max(cell.len() + GAP));
             }
         }
         table.add_row(row.to_vec());

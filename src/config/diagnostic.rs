@@ -26,20 +26,38 @@ pub(crate) struct Problem {
     label: Option<String>,
     origin: Origin,
     helps: Vec<String>,
-    /// Whether what stands behind the offending text is not shown.
-    alone: bool,
+    part: Part,
+}
+
+/// What is shown of the offending line, besides what is left out for its length, or as the value
+/// of a secret by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All of it.
+    Line,
+    /// The offending text, which is a key that nobody knows: its value may be anything, and so may
+    /// those of others there.
+    Key,
+    /// Nothing in quotes: where the line is no TOML, nobody knows what that is.
+    NoText,
 }
 
 impl Problem {
     /// `title` says what is wrong, in one line, without a full stop.
     pub(crate) fn new(title: impl Into<String>, origin: Origin) -> Self {
         let title = one_line(&title.into(), 4 * QUOTED);
-        Self { title, label: None, origin, helps: Vec::new(), alone: false }
+        Self { title, label: None, origin, helps: Vec::new(), part: Part::Line }
     }
 
     /// The same about a key that nobody knows: its value may be anything, a secret too.
     pub(crate) fn alone(mut self) -> Self {
-        self.alone = true;
+        self.part = Part::Key;
+        self
+    }
+
+    /// The same about what is no TOML: what is in quotes there may be a secret.
+    pub(crate) fn without_text(mut self) -> Self {
+        self.part = Part::NoText;
         self
     }
 
@@ -80,7 +98,7 @@ impl Problem {
     pub(crate) fn into_error(self) -> Error {
         let mut error = Error::new(ErrorKind::Config, self.title);
         if let Origin::Text { source, span } = &self.origin {
-            error = error.because_of(snippet(source, span, self.label.as_deref(), self.alone));
+            error = error.because_of(snippet(source, span, self.label.as_deref(), self.part));
         } else if let Some(label) = self.label {
             error = error.because_of(label);
         }
@@ -100,7 +118,7 @@ impl Problem {
         let mut text = self.title.clone();
         if let Origin::Text { source, span } = &self.origin {
             text.push('\n');
-            text.push_str(&snippet(source, span, self.label.as_deref(), self.alone));
+            text.push_str(&snippet(source, span, self.label.as_deref(), self.part));
         }
         for help in &self.helps {
             text.push_str("\n  help: ");
@@ -130,7 +148,7 @@ pub(crate) fn into_error(mut problems: Vec<Problem>) -> Error {
 /// The place, where it is one of a text, and the line with what is meant marked in it.
 pub(super) fn shown(origin: &Origin) -> Option<String> {
     match origin {
-        Origin::Text { source, span } => Some(snippet(source, span, None, false)),
+        Origin::Text { source, span } => Some(snippet(source, span, None, Part::Line)),
         Origin::BuiltIn => None,
     }
 }
@@ -148,9 +166,9 @@ pub(super) fn told(origin: &Origin) -> Option<String> {
 
 /// The place and the offending line, with the offending text marked. Never more
 /// than that one line, of a very long one only what is near, and no value that may be a secret.
-fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>, alone: bool) -> String {
+fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>, part: Part) -> String {
     let (line, column) = source.place(span.start);
-    let (shown, marked) = excerpt(&source.text, span, alone);
+    let (shown, marked) = excerpt(&source.text, span, part);
     let annotation = AnnotationKind::Primary.span(marked).label(label);
     let group = Group::with_level(Level::ERROR)
         .element(Snippet::source(shown).line_start(line).annotation(annotation));
@@ -162,18 +180,20 @@ fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>, alone: boo
 
 /// The line in which `span` starts, and where in it the part of `span` is that
 /// lies in this line.
-fn excerpt(text: &str, span: &Range<usize>, alone: bool) -> (String, Range<usize>) {
+fn excerpt(text: &str, span: &Range<usize>, part: Part) -> (String, Range<usize>) {
     let from = floor(text, span.start);
     let start = text[..from].rfind('\n').map_or(0, |at| at + 1);
     let end = text[from..].find('\n').map_or(text.len(), |at| from + at);
     let line = text[start..end].trim_end_matches('\r');
     let from = (from - start).min(line.len());
     let to = floor(line, span.end.saturating_sub(start)).max(from);
-    let hidden = hidden_from(line, alone.then_some(to));
-    let line = &line[..hidden.unwrap_or(line.len())];
+    let hidden = hidden_from(line, to, part);
+    let line = hidden.map_or(line, |hidden| line[..hidden].trim_end());
     let (from, to) = (from.min(line.len()), to.min(line.len()));
 
     let left = line[..from].char_indices().rev().take(SHOWN_BEFORE).last().map_or(from, |(i, _)| i);
+    let has_others = part == Part::Key && line[..from].contains('=');
+    let left = if has_others { from } else { left };
     let right = line[from..].char_indices().nth(SHOWN_AFTER).map_or(line.len(), |(i, _)| from + i);
     let to = to.min(right);
 
@@ -191,17 +211,26 @@ fn excerpt(text: &str, span: &Range<usize>, alone: bool) -> (String, Range<usize
     (shown, marked)
 }
 
-/// From where on a line is not shown: the value of what is a secret by its name, and the first
-/// one after this place, where there is one.
-fn hidden_from(line: &str, after: Option<usize>) -> Option<usize> {
-    line.match_indices('=')
-        .map(|(at, _)| at)
-        .find(|at| {
-            let is_part = |c: char| c.is_alphanumeric() || "_-.\"'".contains(c);
-            let key = line[..*at].trim_end().rsplit(|c| !is_part(c)).next();
-            after.is_some_and(|after| *at >= after) || key.is_some_and(is_secret)
-        })
-        .map(|at| at + 1)
+/// From where on a line is not shown: the value of what is a secret by its name, and what stands
+/// behind this place where the part is a key, or in quotes where nothing of that is.
+fn hidden_from(line: &str, to: usize, part: Part) -> Option<usize> {
+    let mut equals = line.match_indices('=').map(|(at, _)| at);
+    let value = equals.find(|at| {
+        let is_part = |c: char| c.is_alphanumeric() || "_-.\"'".contains(c);
+        let key = line[..*at].trim_end().rsplit(|c| !is_part(c)).next();
+        part == Part::Key && *at >= to || key.is_some_and(is_secret)
+    });
+    let value = value.map(|at| at + 1);
+    if part != Part::NoText || line.trim_start().starts_with('[') {
+        return value;
+    }
+    // As somebody writes it who is used to another language.
+    let start = line.len() - line.trim_start().len();
+    let word = line[start..].find(|c: char| c.is_whitespace() || "=:".contains(c));
+    let word = word.map(|length| start + length).filter(|end| is_secret(&line[start..*end]));
+    let quoted = line[start..].char_indices().skip(1).find(|(_, c)| "\"'".contains(*c));
+    let quoted = quoted.map(|(at, _)| start + at);
+    [value, word, quoted].into_iter().flatten().min()
 }
 
 /// Whether the value of a key is a secret by its name, and not where one is, or how it is used.
@@ -325,6 +354,31 @@ mod tests {
             let alone = problem.alone().into_error();
             assert!(!alone.causes()[0].contains("hunter2") || line.ends_with(of), "{alone}");
         }
+    }
+
+    #[test]
+    fn of_what_is_no_toml_nothing_is_shown_that_may_be_a_secret() {
+        for (line, wanted) in [
+            ("password: \"hunter2\"", "password …"),
+            ("client_secret hunter2", "client_secret …"),
+            ("pasword \"hunter2\"", "pasword …"),
+            ("url = \"https://hooks.example/hunter2", "url = …"),
+            ("secret_env = 'hunter2", "secret_env = …"),
+            ("role = deploy", "role = deploy"),
+            ("[profile.\"a b\"", "[profile.\"a b\""),
+        ] {
+            let end = line.len();
+            let problem = Problem::new("x", at(&Source::text("f", line), end..end));
+            let shown = problem.without_text().into_error().causes()[0].clone();
+            let has = |one: &str| one == format!("1 | {wanted}");
+            assert!(shown.lines().any(has) && !shown.contains("hunter2"), "{shown}");
+        }
+        // Nor of another key that nobody knows, on the same line.
+        let line = "t = { secrte = \"hunter2\", frob = 1 }";
+        let start = line.find("frob").unwrap();
+        let problem = Problem::new("x", at(&Source::text("f", line), start..start + 4));
+        let shown = problem.alone().into_error().causes()[0].clone();
+        assert!(shown.contains("| …frob = …") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

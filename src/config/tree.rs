@@ -68,6 +68,7 @@ impl Node {
                 format!("this is not TOML: {}", error.message()),
                 Origin::Text { source: source.clone(), span },
             )
+            .without_text()
         })?;
         let value = table(source, document.get_ref())?;
         Ok(Self { value, origin: Origin::Text { source: source.clone(), span: 0..0 } })

@@ -28,7 +28,12 @@ impl Directory {
     /// # Errors
     /// Where the file cannot be read, is no table at all, or names no people.
     pub fn roughly(settings: &Settings, known: &Self) -> Result<Self> {
-        Ok(Self::of_rough(read(&settings.file)?, known))
+        let rough = read(&settings.file)?;
+        // As an export that was cut off writes it.
+        if rough.person.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "it names no people"));
+        }
+        Ok(Self::of_rough(rough, known))
     }
 
     fn of_rough(rough: Rough, known: &Self) -> Self {
@@ -174,6 +179,19 @@ mod tests {
     fn what_is_no_directory_says_of_nobody_that_they_have_left() {
         for text in ["", "[people.alice]\n", "person = []\n", "[group.leads]\n"] {
             assert!(crate::config::read_str::<Rough>("directory.toml", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_which_nobody_is_left_says_so_of_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = directory_of(PEOPLE);
+        for (name, text) in [("a.json", "{\"person\": {}}"), ("a.toml", "[person]\n")] {
+            let file = dir.path().join(name);
+            crate::host::files::write_private(&file, text.as_bytes()).unwrap();
+            let settings = Settings { file, max_age: None };
+            let error = Directory::roughly(&settings, &known).unwrap_err();
+            assert!(error.to_string().contains("names no people"), "{error}");
         }
     }
 }

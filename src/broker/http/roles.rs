@@ -44,5 +44,5 @@ async fn list(
 async fn listed(request: &Request<'_>, query: &RawQuery) -> Result<Roles, Unserved> {
     let asked = request.identified(None).await?;
     query::none(query)?;
-    Ok(Roles { roles: request.broker.roles_for(&request.book, &asked) })
+    Ok(Roles { roles: request.broker.roles_for(&request.book, &asked).await })
 }

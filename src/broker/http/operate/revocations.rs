@@ -201,8 +201,17 @@ async fn perform(
         (Some(_), Some(0)) => Revocation::Repeated,
         _ => Revocation::Revoked,
     };
-    let reached = broker.reached(&request.book, &what, revoked.before).await;
+    let mut reached = broker.reached(&request.book, &what, revoked.before).await;
+    // Whoever may revoke what is somebody's need not know of all roles.
+    if let Some(sessions) = reached.aws_sessions.as_mut().filter(|_| !is_of_roles(&what)) {
+        sessions.roles.clear();
+    }
     Ok((outcome, answered(run, &revoked, one, tokens, reached)))
+}
+
+/// Whether it is about roles, or all of them.
+fn is_of_roles(what: &What) -> bool {
+    matches!(what, What::Many { whose: Whose::Role(_) | Whose::Everybodys, .. })
 }
 
 fn answered(

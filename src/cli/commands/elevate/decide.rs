@@ -26,7 +26,7 @@ pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
     };
     let event = Event { hash: Some(&hash), reason: args.reason.as_deref(), ..Event::default() };
     let done = broker.ask(async |client| client.settle(args.id, "approve", &event).await);
-    let done = done.map_err(|error| unknown(error, args.id))?;
+    let done = done.map_err(|error| unknown(error, args.id, &broker))?;
     show::one(app, &done, args.at.json)
 }
 
@@ -40,15 +40,16 @@ pub(super) fn deny(app: &App, args: &ElevateDeny) -> Result<()> {
     }
     let event = Event { reason: Some(&args.reason), ..Event::default() };
     let done = broker.ask(async |client| client.settle(args.id, "deny", &event).await);
-    let done = done.map_err(|error| unknown(error, args.id))?;
+    let done = done.map_err(|error| unknown(error, args.id, &broker))?;
     show::one(app, &done, args.at.json)
 }
 
 /// What is said where an answer may have been lost, and not the question.
-fn unknown(error: Error, id: Uuid) -> Error {
+fn unknown(error: Error, id: Uuid, broker: &Elsewhere) -> Error {
     match error.kind() {
         ErrorKind::Unreachable => error.hint(format!(
-            "it may have been done all the same: `tmpcred elevate status {id}` tells"
+            "it may have been done all the same: `tmpcred elevate status {id}{}` tells",
+            broker.at()
         )),
         _ => error,
     }
@@ -65,8 +66,12 @@ fn seen(
     let shown = broker.ask(async |client| client.elevation(id).await)?;
     if !app.host.interact.may_ask() || !app.ui.stderr_is_terminal() {
         let what = what.to_lowercase();
-        return Err(misuse(format!("nobody is there to be asked whether to {what}"))
-            .hint(format!("look at it with `tmpcred elevate status`, then {otherwise}")));
+        return Err(misuse(format!("nobody is there to be asked whether to {what}")).hint(
+            format!(
+                "look at it with `tmpcred elevate status {id}{}`, then {otherwise}",
+                broker.at()
+            ),
+        ));
     }
     match at.json || !app.ui.stdout_is_terminal() {
         true => show::beside(app, &shown),

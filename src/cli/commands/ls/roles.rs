@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Plans;
+use crate::api::is_of_an_older_one;
 use crate::cli::App;
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show;
@@ -59,6 +60,11 @@ pub(super) fn available(app: &App, plans: &Plans, brokers: &[Asked]) -> (Vec<Fou
                 profiles: profiles_for(plans, (identity, broker), &role),
                 role,
             })),
+            // An older one says nothing of its roles, which is no failure.
+            Err(error) if is_of_an_older_one(&error) => {
+                let left_out = error.context(format!("the roles at {broker} are left out"));
+                app.host.interact.warn(&left_out.to_string());
+            }
             Err(error) => {
                 failed.push(error.context(format!("the roles at {broker} are left out")));
             }
