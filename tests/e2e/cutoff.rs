@@ -112,6 +112,22 @@ fn broker_issuer(journey: &Journey) -> String {
 }
 
 #[test]
+fn sessions_of_aws_are_told_of_where_their_tokens_are_revoked() {
+    let services = Services::with("\n[role.reader.aws]\n");
+    let broker = &services.broker;
+    services.token("job", API);
+    let report = operate(broker, &["--role", "reader", "--dry-run"]).ok().json();
+    assert_eq!(report["aws_sessions"]["roles"], json!(["reader"]), "{report}");
+    let other = operate(broker, &["--role", "handle", "--dry-run"]).ok().json();
+    assert_eq!(other.get("aws_sessions"), None, "{other}");
+    let people = tmpcred(&broker.home).args(["broker", "revoke", "--all", "--config"]);
+    let people = people.args([broker.home.path("broker.toml")]).env("TMPCRED_BROKER_KEK", KEK);
+    let said = people.run().ok().stderr;
+    assert!(said.contains("Sessions of AWS that were had for tokens of the role reader"), "{said}");
+    assert!(said.contains("\"aws:TokenIssueTime\""), "{said}");
+}
+
+#[test]
 fn an_opaque_token_is_verified_by_its_issuer_and_by_nobody_else() {
     let services = Services::start();
     let (broker, home) = (&services.broker, Home::new());
@@ -132,7 +148,7 @@ fn an_opaque_token_is_verified_by_its_issuer_and_by_nobody_else() {
     let garbage = tmpcred(&home).args(["verify", "--issuer", broker.url(), "--audience", API]);
     let garbage = garbage.args(["--online"]).stdin("tmpcred_o_x").run().code;
     assert_ne!(garbage, Some(0));
-    let report = operate(broker, &["--role", "handle"]).ok().json();
+    let report = operate(broker, &["--role", "handle", "--dry-run"]).ok().json();
     assert_eq!(
         (&report["revoked"], &report["tokens"], &report["revocation_reach"]),
         (&json!("role"), &json!(1), &json!("everywhere"))
@@ -143,11 +159,11 @@ fn an_opaque_token_is_verified_by_its_issuer_and_by_nobody_else() {
     let people = people.args([jti.as_str().unwrap()]).env("TMPCRED_BROKER_KEK", KEK);
     let said = people.run().ok().stderr;
     assert!(said.contains("Whoever checks tokens on their own accepts them"), "{said}");
-    services.token_of("handle", "job", API);
     let people = tmpcred(&broker.home).args(["broker", "revoke", "--config"]);
     let people = people.args([broker.home.path("broker.toml")]).args(["--role", "handle"]);
     let said = people.env("TMPCRED_BROKER_KEK", KEK).run().ok().stderr;
-    assert!(said.contains("revoked.") && !said.contains("on their own"), "{said}");
+    assert!(said.contains("1 token that was good is revoked."), "{said}");
+    assert!(said.contains("Everybody refuses them") && !said.contains("on their own"), "{said}");
     let refused = verify(API, &["--online"]).ended_with(9).stderr;
     assert!(refused.contains("the token is not good any more"), "{refused}");
 }
