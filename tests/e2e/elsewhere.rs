@@ -124,7 +124,7 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     assert_eq!(deploy["broker"], broker.url());
     assert_eq!((&deploy["how"], &deploy["approval"]), (&json!("issue"), &json!(false)), "{roles}");
     assert_eq!(deploy["profiles"], json!(["deploy"]));
-    assert_eq!(named("reader")[0]["profiles"], json!([]), "{roles}");
+    assert_eq!(named("reader")[0]["profiles"], json!(["reader"]), "{roles}");
     let told = journey.tmpcred(&["ls", "--available"]).run().ok().stdout;
     assert!(told.contains("reader") && told.contains("at once"), "{told}");
     let rotated = at(&["keys", "rotate", "--all", "--json"]).run().ok().json();
