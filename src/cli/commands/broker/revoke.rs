@@ -99,8 +99,8 @@ fn tell(app: &App, args: &BrokerRevoke, revoked: &Revoked) {
             (Some(0), _) => "Nothing changes: what was revoked before stays so.",
             (_, Some(RevocationReach::Everywhere)) => {
                 "Everybody refuses them at once: nobody can tell without asking a broker whether such a\n\
-                 token is good. Of a role that was made so of late there may be others, which whoever checks\n\
-                 tokens on their own accepts until they expire. Who may have new ones is for the policies to say."
+                 token is good. Of a role that was made so of late there may be signed ones, too, which\n\
+                 others accept until they expire. Who may have new ones is for the policies to say."
             }
             _ => {
                 "Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
