@@ -88,6 +88,6 @@ audience = "{API}"
         "tmpcred_administrations_total{outcome=\"done\"} ",
     ] {
         let count = told.lines().find_map(|line| line.strip_prefix(counted)).unwrap();
-        assert!(count.parse::<u64>().unwrap() > 1, "{counted}{count}");
+        assert!(count.parse::<u64>().unwrap() > 0, "{counted}{count}");
     }
 }

@@ -180,6 +180,7 @@ fn alertmanager_makes_one_page_of_an_outage_and_tells_nothing_that_follows() {
         ("TmpcredClientKeysFailing", vec![b, ("client", "ci")], false),
         ("TmpcredClientKeysFailing", vec![b, ("client", "other")], true),
         ("TmpcredIssuanceSlow", vec![], true),
+        ("TmpcredEmergencyActive", vec![], true),
     ];
     let sent: Vec<_> = all.iter().map(|(name, more, _)| firing(&alerts, name, more)).collect();
     let url = format!("{}/alerts", alertmanager.url);

@@ -175,8 +175,14 @@ pub(crate) fn wait(
     let id = Uuid::try_parse(&elevation.id).map_err(|cause| {
         Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
     })?;
-    let (at, what) =
-        (broker.at(), if elevation.access == "approved" { "its start" } else { "approval" });
+    let (at, what) = (
+        broker.at(),
+        if elevation.access == "approved" && is_early(app, &elevation) {
+            "its start"
+        } else {
+            "approval"
+        },
+    );
     app.host.interact.note(&format!(
         "waiting for {what}; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait{at}` goes on with it"
     ));
