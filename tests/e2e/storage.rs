@@ -50,7 +50,7 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     let of_this = std::fs::read_to_string(&toml).unwrap();
     let url = services.broker.url().to_string();
     let of_another =
-        of_this.replace(&format!("issuer = {url:?}"), "issuer = \"http://127.0.0.1:9\"");
+        of_this.replace(&format!("issuer = {url:?}"), "issuer = \"http://localhost:9\"");
     assert_ne!(of_this, of_another);
     services.broker.home.write("broker.toml", of_another);
     let refused = broker(&services, &["restore", name]).run().ended_with(3);
