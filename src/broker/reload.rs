@@ -84,7 +84,7 @@ impl Current {
         let before = self.book();
         let reloaded = self.read_anew(&before);
         let people = reloaded.as_ref().err().and_then(|_| self.let_go(&before).err());
-        let why = reloaded.as_ref().err().into_iter().chain(&people).map(in_full);
+        let why = reloaded.as_ref().err().into_iter().chain(&people).map(Error::to_string);
         let why = why.reduce(|one, other| format!("{one}; {other}"));
         self.refused().why = why;
         (reloaded, people)
@@ -144,14 +144,9 @@ impl Current {
 }
 
 fn tell_of_people(error: Option<Error>) {
-    let Some(error) = error else { return };
-    let causes = error.causes().join(": ");
-    tracing::error!(%error, causes, "who has left the directory of people is not known");
-}
-
-/// All that an error says of itself.
-fn in_full(error: &Error) -> String {
-    format!("{error}: {}", error.causes().join(": "))
+    if let Some(error) = error {
+        tracing::error!(%error, "who has left the directory of people is not known");
+    }
 }
 
 fn newest(book: &RwLock<Arc<Rulebook>>) -> Arc<Rulebook> {

@@ -306,8 +306,7 @@ impl Reloading {
                 tracing::info!("the certificate was read again; new connections get it");
             }
             Err(error) => {
-                let why = Some(format!("{error}: {}", error.causes().join(": ")));
-                let told = std::mem::replace(&mut self.refused, why);
+                let told = self.refused.replace(error.to_string());
                 if seen == Seen::Again && told == self.refused {
                     return;
                 }

@@ -78,7 +78,10 @@ impl Operator {
         let one = match what {
             What::Token(jti) => match self.issued(*jti).await {
                 Ok((record, _)) => Some(record.role),
-                Err(_) => return BTreeMap::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "whether AWS reads tokens of this role cannot be told");
+                    return BTreeMap::new();
+                }
             },
             What::Many { whose: Whose::Role(role), .. } => Some(role.clone()),
             What::Many { .. } => None,
