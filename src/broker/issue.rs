@@ -113,8 +113,7 @@ impl Broker {
         let now = self.clock.now();
         self.sweep(now);
         if let Some(parent) = caller.parent() {
-            let parent = (parent.jti, caller.expires_at());
-            let used = Used::token(parent, ask.source, Place::Exchange);
+            let used = Used::token(parent.jti, ask.source, Place::Exchange);
             self.origins.used(&book.config().origins, used);
         }
         let rules = Rules { policy: book, roles: book.roles() };
@@ -188,7 +187,7 @@ impl Broker {
                 let issued = Issued { grant_ends, ..issued };
                 let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
                 if let Some(jti) = record.jti {
-                    self.origins.issued(jti, ask.source, end);
+                    self.origins.issued(jti, ask.source);
                 }
                 if self.renewals.note(caller, (&ask.role, &ask.audience), end, now) {
                     self.metrics.renewed(&ask.role);

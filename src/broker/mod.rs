@@ -295,7 +295,7 @@ impl Prepared {
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
         let metrics = Arc::<Metrics>::default();
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
-        let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());
+        let origins = Origins::start(store.clone(), metrics.clone());
         let uses = Gathering::start(store.clone(), of_uses, metrics.clone());
         let whole = Whole::default();
         let found = (failures, whole.clone());

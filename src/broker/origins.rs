@@ -4,14 +4,13 @@
 //!
 //! Where a token was issued to is in its record. Whoever issued it remembers; for one that
 //! another process issued, or this one before it was started, the record is looked up once, by
-//! a task that nobody waits for. No more are remembered than have room, and what is beside a
-//! full queue is not looked at.
+//! a task that nobody waits for. No more are remembered than have room, those that were seen
+//! last, and what is beside a full queue is not looked at.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use time::{Duration, OffsetDateTime};
+use lru::LruCache;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -21,7 +20,6 @@ use super::config;
 use super::metrics::Metrics;
 use super::own::OwnToken;
 use super::store::{Filter, Store};
-use crate::host::clock::Clock;
 
 /// Of how many tokens it is remembered.
 const REMEMBERED: usize = 64 * 1024;
@@ -31,9 +29,6 @@ const QUEUE: usize = 1024;
 
 /// From how many other networks a token has to come until no more is told of it.
 const TOLD: usize = 8;
-
-/// How often it is looked which tokens have ended, at most.
-const SWEEP_EVERY: Duration = Duration::seconds(1);
 
 /// Where a token was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +45,6 @@ pub enum Place {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     jti: Uuid,
-    ends: OffsetDateTime,
     source: IpAddr,
     place: Place,
 }
@@ -58,12 +52,12 @@ pub(super) struct Used {
 impl Used {
     /// This token.
     pub(super) fn of(own: &OwnToken, source: IpAddr, place: Place) -> Self {
-        Self::token((own.jti, own.expires_at), source, place)
+        Self::token(own.jti, source, place)
     }
 
-    /// The token with this id, until it ends.
-    pub(super) fn token((jti, ends): (Uuid, OffsetDateTime), source: IpAddr, place: Place) -> Self {
-        Self { jti, ends, source: source.to_canonical(), place }
+    /// The token with this id.
+    pub(super) fn token(jti: Uuid, source: IpAddr, place: Place) -> Self {
+        Self { jti, source: source.to_canonical(), place }
     }
 }
 
@@ -76,20 +70,16 @@ pub(super) struct Origins {
 
 impl Origins {
     /// Needs a runtime.
-    pub(super) fn start(
-        store: Arc<dyn Store>,
-        metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let known = Arc::new(Known { table: Mutex::default(), metrics, clock });
+    pub(super) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        let known = Arc::new(Known::of_none(metrics));
         let (queue, uses) = mpsc::channel(QUEUE);
         let finding = tokio::spawn(find(known.clone(), store, uses));
         Self { known, queue, finding }
     }
 
     /// Takes note that a token was issued to whoever is at `source`.
-    pub(super) fn issued(&self, jti: Uuid, source: IpAddr, ends: OffsetDateTime) {
-        self.known.add(jti, Some(source.to_canonical()), ends);
+    pub(super) fn issued(&self, jti: Uuid, source: IpAddr) {
+        self.known.add(jti, Some(source.to_canonical()));
     }
 
     /// Looks whether a token was used from where it was issued to. Nobody waits for it.
@@ -130,7 +120,7 @@ async fn find(
                 // Of one whose record was erased nobody knows any more.
                 let record = found.pop().and_then(|(_, record)| record);
                 let source = record.and_then(|record| record.source.parse().ok());
-                known.add(used.jti, source, used.ends);
+                known.add(used.jti, source);
                 known.judge(&used, &config);
             }
             Err(error) => {
@@ -142,49 +132,41 @@ async fn find(
 
 /// Where tokens were issued to.
 struct Known {
-    table: Mutex<Table>,
+    tokens: Mutex<LruCache<Uuid, Entry>>,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-}
-
-#[derive(Default)]
-struct Table {
-    tokens: HashMap<Uuid, Entry>,
-    swept: Option<OffsetDateTime>,
 }
 
 struct Entry {
     /// `None` where nobody knows.
     issued_to: Option<IpAddr>,
-    ends: OffsetDateTime,
     /// The networks that it was told of.
     told: Vec<IpAddr>,
 }
 
 impl Known {
-    fn add(&self, jti: Uuid, issued_to: Option<IpAddr>, ends: OffsetDateTime) {
-        let now = self.clock.now();
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.tokens.len() >= REMEMBERED {
-            if table.swept.is_none_or(|swept| (now - swept).abs() >= SWEEP_EVERY) {
-                table.swept = Some(now);
-                table.tokens.retain(|_, entry| entry.ends > now);
-            }
-            // The record of whichever goes can be looked up again.
-            if table.tokens.len() >= REMEMBERED
-                && let Some(any) = table.tokens.keys().next().copied()
-            {
-                table.tokens.remove(&any);
-            }
+    fn of_none(metrics: Arc<Metrics>) -> Self {
+        // Not made with all its room at once: most never need it.
+        Self { tokens: Mutex::new(LruCache::unbounded()), metrics }
+    }
+
+    fn add(&self, jti: Uuid, issued_to: Option<IpAddr>) {
+        let mut tokens = self.tokens();
+        tokens.get_or_insert(jti, || Entry { issued_to, told: Vec::new() });
+        // The record of whichever goes can be looked up again.
+        if tokens.len() > REMEMBERED {
+            tokens.pop_lru();
         }
-        table.tokens.entry(jti).or_insert(Entry { issued_to, ends, told: Vec::new() });
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, LruCache<Uuid, Entry>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells where a token comes from another network. Returns whether it is known.
     fn judge(&self, used: &Used, config: &config::Origins) -> bool {
         let issued_to = {
-            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(entry) = table.tokens.get_mut(&used.jti) else { return false };
+            let mut tokens = self.tokens();
+            let Some(entry) = tokens.get_mut(&used.jti) else { return false };
             let Some(issued_to) = entry.issued_to else { return true };
             let Some(other) = other_network(issued_to, used.source, config) else { return true };
             if entry.told.contains(&other) || entry.told.len() >= TOLD {

@@ -1,11 +1,6 @@
 //! What is another network, and how much is remembered.
 
-use time::macros::datetime;
-
 use super::*;
-use crate::host::clock::FixedClock;
-
-const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 
 fn config() -> config::Origins {
     config::Origins::default()
@@ -16,12 +11,11 @@ fn at(address: &str) -> IpAddr {
 }
 
 fn known() -> Known {
-    let clock: Arc<dyn Clock> = Arc::new(FixedClock(NOON));
-    Known { table: Mutex::default(), metrics: Arc::default(), clock }
+    Known::of_none(Arc::default())
 }
 
 fn used(jti: Uuid, from: &str) -> Used {
-    Used::token((jti, NOON + Duration::HOUR), at(from), Place::Authz)
+    Used::token(jti, at(from), Place::Authz)
 }
 
 #[test]
@@ -52,7 +46,7 @@ fn it_is_told_once_of_each_network_and_of_few_networks_of_one_token() {
     let (known, jti) = (known(), Uuid::new_v4());
     let count = || known.metrics.elsewhere(Place::Authz);
     assert!(!known.judge(&used(jti, "198.51.100.1"), &config()), "nobody knows it yet");
-    known.add(jti, Some(at("203.0.113.7")), NOON + Duration::HOUR);
+    known.add(jti, Some(at("203.0.113.7")));
     for (from, told) in [
         ("203.0.113.9", 0),
         ("198.51.100.1", 1),
@@ -69,25 +63,24 @@ fn it_is_told_once_of_each_network_and_of_few_networks_of_one_token() {
     assert_eq!(count(), TOLD as u64);
     // Of one that nobody knows the origin of nothing is told, and nothing looked up again.
     let erased = Uuid::new_v4();
-    known.add(erased, None, NOON + Duration::HOUR);
+    known.add(erased, None);
     assert!(known.judge(&used(erased, "192.0.2.1"), &config()));
     assert_eq!(count(), TOLD as u64);
 }
 
 #[test]
-fn very_many_take_bounded_memory_and_those_that_ended_go_first() {
-    let known = known();
-    let lasting = Uuid::new_v4();
-    for n in 0..REMEMBERED {
-        let ends = if n == 0 { NOON } else { NOON + Duration::HOUR };
-        let jti = if n == 1 { lasting } else { Uuid::new_v4() };
-        known.add(jti, Some(at("203.0.113.7")), ends);
+fn very_many_take_bounded_memory_and_those_that_are_used_stay() {
+    let (known, lasting, idle) = (known(), Uuid::new_v4(), Uuid::new_v4());
+    known.add(lasting, Some(at("203.0.113.7")));
+    known.add(idle, Some(at("203.0.113.7")));
+    for _ in 0..REMEMBERED {
+        known.add(Uuid::new_v4(), Some(at("203.0.113.7")));
+        assert!(known.judge(&used(lasting, "203.0.113.7"), &config()), "it is known");
     }
-    known.add(Uuid::new_v4(), None, NOON + Duration::HOUR);
-    assert_eq!(known.table.lock().unwrap().tokens.len(), REMEMBERED);
-    assert!(known.table.lock().unwrap().tokens.contains_key(&lasting), "one that ended went");
-    for _ in 0..10 {
-        known.add(Uuid::new_v4(), None, NOON + Duration::HOUR);
-    }
-    assert_eq!(known.table.lock().unwrap().tokens.len(), REMEMBERED);
+    assert_eq!(known.tokens().len(), REMEMBERED);
+    assert!(!known.judge(&used(idle, "203.0.113.7"), &config()), "it is looked up again");
+    // Whoever finds one that is known already, by its record, changes nothing about it.
+    known.add(lasting, None);
+    known.judge(&used(lasting, "198.51.100.1"), &config());
+    assert_eq!(known.metrics.elsewhere(Place::Authz), 1);
 }

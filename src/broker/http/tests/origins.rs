@@ -13,8 +13,7 @@ use super::lineage::{OWN, Site};
 use crate::broker::config::{self, Proxy};
 use crate::broker::metrics::Metrics;
 use crate::broker::origins::{Origins, Place, Used};
-use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of, now};
-use crate::host::clock::SystemClock;
+use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of};
 use crate::host::http::{Request, Response};
 use crate::secret::Secret;
 
@@ -199,23 +198,22 @@ async fn what_another_process_issued_is_looked_up_once_beside_the_answer() {
     let bed = Bed::new().await;
     let token = bed.issued(json!({}), &[]).await;
     let jti: Uuid = claims_of(&token)["jti"].as_str().unwrap().parse().unwrap();
-    let ends = now() + time::Duration::HOUR;
     let metrics = Arc::<Metrics>::default();
-    let origins = Origins::start(bed.store.clone(), metrics.clone(), Arc::new(SystemClock));
+    let origins = Origins::start(bed.store.clone(), metrics.clone());
     let config = config::Origins::default();
     let source: IpAddr = "198.51.100.7".parse().unwrap();
     let other: IpAddr = "192.0.2.1".parse().unwrap();
     for _ in 0..100 {
-        origins.used(&config, Used::token((jti, ends), source, Place::Authz));
+        origins.used(&config, Used::token(jti, source, Place::Authz));
     }
     until("the record", || metrics.elsewhere(Place::Authz) == 1).await;
     // From now on it is known: nobody has to look, and nothing has to be waited for.
-    origins.used(&config, Used::token((jti, ends), other, Place::Authz));
+    origins.used(&config, Used::token(jti, other, Place::Authz));
     assert_eq!(metrics.elsewhere(Place::Authz), 2);
     // One that is on no record was issued to nobody knows whom.
-    origins.used(&config, Used::token((Uuid::new_v4(), ends), other, Place::Exchange));
+    origins.used(&config, Used::token(Uuid::new_v4(), other, Place::Exchange));
     let again = bed.issued(json!({}), &[]).await;
     let jti = claims_of(&again)["jti"].as_str().unwrap().parse().unwrap();
-    origins.used(&config, Used::token((jti, ends), other, Place::Exchange));
+    origins.used(&config, Used::token(jti, other, Place::Exchange));
     until("the one behind it", || metrics.elsewhere(Place::Exchange) == 1).await;
 }
