@@ -51,9 +51,6 @@ pub(super) fn apart(one: OffsetDateTime, other: OffsetDateTime) -> Option<String
     (differ > CLOCKS_DIFFER).then(|| humantime::format_duration(seconds).to_string())
 }
 
-/// How many records of moments that have not passed are looked at, at most.
-const MOST_AHEAD: u32 = 200_000;
-
 /// How long it may take to count tokens where somebody waits for an answer.
 const COUNT_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -161,10 +158,7 @@ impl Operator {
     /// The latest moment that is on record under a lower number than this, where it has not
     /// passed. Numbers and moments are not in the same order: each broker has its own clock.
     async fn newest(&self, now: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>> {
-        let ahead = Filter { since: Some(now), ..Filter::default() };
-        let rows = self.store.find(&ahead, MOST_AHEAD).await?.into_iter();
-        let before = rows.filter(|(number, _)| *number < below);
-        Ok(before.filter_map(|(_, record)| Some(record?.at)).max())
+        self.store.latest(now, below).await
     }
 
     /// Whether something is on record of a moment before this one, which has not passed: by the

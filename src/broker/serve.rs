@@ -9,6 +9,7 @@ use axum_server::Handle;
 use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::config::{Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
@@ -49,15 +50,14 @@ const OTHER_FILES: u64 = 128;
 const MAX_HEADERS: usize = 32 * 1024;
 
 /// Runs the broker that this configuration describes, until SIGTERM or SIGINT. Then no new
-/// request is taken, and those under way are finished; a second signal ends it at
-/// once.
+/// request is taken, and those under way are finished; a second signal cuts them off.
 pub fn serve(host: &Host, config: Config) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|cause| {
             Error::new(ErrorKind::Io, "the broker cannot start its threads").because(cause)
         })?;
-    runtime.block_on(async {
-        let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    let outcome = runtime.block_on(async {
+        let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
         // Before any of them is read: what is exchanged meanwhile is new.
         let watch = Watch::start(&config).await;
         let certificate = match &config.tls {
@@ -81,12 +81,20 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let authz_listener = authz_listener.flatten();
         let decided_at = authz_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let broker = Arc::new(Broker::open(&config, host).await?);
+        let opened = tokio::select! {
+            opened = Broker::open(&config, host) => opened?,
+            // A database may take long to be migrated, and a command for the key as well.
+            () = signals.next() => {
+                tracing::info!("told to end before there was anything to serve");
+                return Ok(());
+            }
+        };
+        let broker = Arc::new(opened);
         broker.metrics.certificate_ends(certificate_end);
         broker.see_to_elevations();
         let limits = limits(&config);
         let names = Names::default();
-        names.set(own_names(&config));
+        names.set(config.hosts());
         let guard = Guard::new(hosts(tls.as_ref(), &names))
             .believing(config.trusted_proxies.clone(), config.forwarded_header)
             .within(limits.clone());
@@ -94,13 +102,16 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
-        let draining = tokio::spawn(drain(signals, handle.clone(), broker.clone()));
         let names_of = names.clone();
         let reloading = Reloading { watch, names: names_of, tls: tls.clone(), refused: None };
         let reloading = tokio::spawn(reloading.whenever(hangups, broker.clone()));
         let authz = authz_listener.map(|listener| {
             SideServer::for_proxies(listener, limits, (tls.clone(), &names), &broker)
         });
+        let both = [Some(handle.clone()), authz.as_ref().map(|authz| authz.handle.clone())];
+        let (at_once, mut ended_at_once) = watch::channel(false);
+        let ending = End { signals, handles: both.into_iter().flatten().collect(), at_once };
+        let draining = tokio::spawn(ending.drain(broker.clone()));
         let admin = admin_listener.map(|listener| {
             SideServer::admin(listener, &config, broker.clone(), connections.clone())
         });
@@ -121,30 +132,58 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
             tell(format!("it decides for proxies at {address}"));
         }
         let outcome = run(listener, tls, app, handle, connections).await;
-        if let Some(authz) = authz {
-            authz.end().await;
+        let closing = async {
+            if let Some(authz) = authz {
+                authz.end(DRAIN).await;
+            }
+            // It is looked at until the last request is answered.
+            if let Some(admin) = admin {
+                admin.end(Duration::from_secs(1)).await;
+            }
+            reloading.abort();
+            close(broker).await;
+        };
+        tokio::select! {
+            () = closing => {}
+            Ok(_) = ended_at_once.wait_for(|at_once| *at_once) => {
+                tracing::warn!("told again to end; what was not written by now is lost");
+            }
         }
-        // It is looked at until the last request is answered.
-        if let Some(admin) = admin {
-            admin.end().await;
-        }
-        for waiting in [draining, reloading] {
-            waiting.abort();
-        }
-        close(broker).await;
+        draining.abort();
         outcome
-    })
+    });
+    // What a thread still does for nobody is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
-/// Finishes what is under way once the first of these signals comes, and ends with the second.
-async fn drain(mut signals: Signals, handle: Handle<SocketAddr>, broker: Arc<Broker>) {
-    signals.next().await;
-    tracing::info!("told to end; finishing what is under way");
-    broker.drain();
-    drop(broker);
-    handle.graceful_shutdown(Some(DRAIN));
-    signals.next().await;
-    handle.shutdown();
+/// What ends the broker.
+struct End {
+    signals: Signals,
+    /// The listeners of those whose requests are finished.
+    handles: Vec<Handle<SocketAddr>>,
+    /// Whether it has to end, whatever is not written.
+    at_once: watch::Sender<bool>,
+}
+
+impl End {
+    /// Finishes what is under way once the first signal comes, and cuts it off with the second.
+    /// What is queued may still be written then, for a while, or until there is a third.
+    async fn drain(mut self, broker: Arc<Broker>) {
+        self.signals.next().await;
+        tracing::info!("told to end; finishing what is under way");
+        broker.drain();
+        drop(broker);
+        for handle in &self.handles {
+            handle.graceful_shutdown(Some(DRAIN));
+        }
+        self.signals.next().await;
+        for handle in &self.handles {
+            handle.shutdown();
+        }
+        let _ = tokio::time::timeout(FLUSH, self.signals.next()).await;
+        self.at_once.send_replace(true);
+    }
 }
 
 /// Writes what is queued once nobody works with the broker any more.
@@ -241,13 +280,6 @@ fn hosts(tls: Option<&RustlsConfig>, names: &Names) -> Hosts {
     }
 }
 
-/// The broker's own name, for a proxy in front; and Envoy asks about a request with the host
-/// that it is for.
-fn own_names(config: &Config) -> Vec<String> {
-    let own = config.issuer.url().host_str().map(String::from);
-    own.into_iter().chain(config.authz.iter().flat_map(Authz::hosts)).collect()
-}
-
 /// What is to be told of other settings, besides the broker.
 struct Reloading {
     watch: Watch,
@@ -285,7 +317,7 @@ impl Reloading {
                 continue;
             }
             let config = broker.configuration();
-            self.names.set(own_names(&config));
+            self.names.set(config.hosts());
             if seen == Seen::All || self.refused.is_some() || config.tls != before {
                 self.certificate(&config, &broker, seen).await;
             }
@@ -392,8 +424,8 @@ impl SideServer {
         Self { handle, task }
     }
 
-    async fn end(self) {
-        self.handle.graceful_shutdown(Some(Duration::from_secs(1)));
+    async fn end(self, within: Duration) {
+        self.handle.graceful_shutdown(Some(within));
         if let Ok(Err(error)) = self.task.await {
             tracing::warn!(%error, "a listener beside the public one did not end well");
         }

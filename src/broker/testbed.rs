@@ -276,9 +276,7 @@ impl Bed {
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
         let proxies = options.config.trusted_proxies.clone();
         let header = options.config.forwarded_header;
-        let asked_about = options.config.authz.iter().flat_map(config::Authz::hosts);
-        let named = ["broker.example.com".to_string()].into_iter().chain(asked_about);
-        let guard = Guard::new(Hosts::Loopback(named.collect()));
+        let guard = Guard::new(Hosts::Loopback(options.config.hosts()));
         let guard = guard.believing(proxies, header).counting(broker.metrics());
         let connections = guard.connections();
         let admin = Guard::new(Hosts::Loopback(Vec::new()));

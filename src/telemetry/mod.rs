@@ -67,6 +67,9 @@ fn start_with(env: &Env, otherwise: &str, format: Format) -> Option<String> {
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(otherwise)))
+        // To say that a line could not be written, it would write another one, in a way that
+        // panics where that cannot be written either: on a full disk whoever logs would end.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // One per process; whoever comes second changes nothing.
     let _ = match format {

@@ -147,6 +147,7 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     assert_eq!((&revoked["revoked"], &revoked["revoked_before"]), (&json!([kid]), &json!([kid])));
     let now = beside(broker, &["keys", "list", "--json"]).run().ok().json();
     assert_eq!(revoked["keys"], now);
+    revokes_together(&at);
     let long = "x".repeat(1001);
     for refused in [
         at(&["keys", "revoke", &kid, "--reason", &long]).run(),
@@ -183,6 +184,25 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     let table = at(&query[..4]).run().ok();
     assert_eq!(table.stdout, beside(broker, &query[..4]).run().ok().stdout);
     assert_eq!(journey.provider.count("GET", "/auth"), 1, "one login was for all of it");
+}
+
+/// Revokes the key that signs, and the one that would sign instead: that one never does.
+fn revokes_together(at: &impl Fn(&[&str]) -> Run) {
+    let keys = at(&["keys", "rotate", "--algorithm", "ES256", "--json"]).run().ok().json();
+    let of = |state: &str| {
+        let keys = keys["keys"].as_array().unwrap().iter();
+        let mut keys = keys.filter(|key| key["log_key"].is_null() && key["algorithm"] == "ES256");
+        let key = keys.find(|key| key["state"] == state).unwrap_or_else(|| panic!("no {state}"));
+        key["kid"].as_str().unwrap()
+    };
+    let (active, next) = (of("active"), of("published"));
+    let done = at(&["keys", "revoke", active, next, "--json"]).run().ok().json();
+    assert_eq!(done["revoked"], json!([active, next]));
+    let records = at(&["audit", "query", "--action", "key", "--json"]).run().ok().json();
+    let said = records.as_array().unwrap().iter().map(|record| record["reason"].to_string());
+    let of_next: Vec<_> = said.filter(|said| said.contains(&format!("key {next} "))).collect();
+    assert!(of_next.iter().any(|said| said.contains("is revoked")), "{of_next:?}");
+    assert!(!of_next.iter().any(|said| said.contains("is active")), "{of_next:?}");
 }
 
 fn journey_kid(token: &str) -> String {

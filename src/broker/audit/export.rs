@@ -154,6 +154,7 @@ fn own(sequence: u64, record: &Record) -> Value {
         "policy_hash": record.policy_hash,
         "count": record.count,
         "actor": record.actor,
+        "elevation": record.elevation,
         "claims": record.claims,
     })
 }
@@ -250,9 +251,6 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
     }
     if let Some(trace) = trace(record) {
         event["unmapped"]["trace_id"] = json!(trace);
-    }
-    if let Some(elevation) = &record.elevation {
-        event["unmapped"]["elevation"] = json!(elevation);
     }
     if let Some(policy) = &record.policy_id {
         event["unmapped"]["policy_id"] = json!(policy);

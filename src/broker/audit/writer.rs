@@ -31,6 +31,10 @@ const DOUBTS: usize = 4 * QUEUE;
 /// How long an issuance stays in doubt where nothing else is written.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
+/// How many are settled at once. Each is looked for in the log, one after the other, and others
+/// wait meanwhile.
+const SETTLED: usize = 32;
+
 struct Entry {
     unit: Unit,
     /// What waits for it.
@@ -61,6 +65,13 @@ impl Audit {
 
     /// Why the last commit failed, if it did, and not longer ago than this.
     pub fn failure_within(&self, age: Duration) -> Option<Error> {
+        // Nobody ends it before nobody works with the log any more.
+        if self.writer.is_finished() {
+            let error = Error::new(ErrorKind::Other, "the audit log cannot be written");
+            return Some(
+                error.because_of("what writes it has ended").hint("start the broker anew"),
+            );
+        }
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, error)| error.clone())
     }
@@ -148,22 +159,26 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut entries: mpsc::Receiver<Entry>) {
         let mut batch = Vec::new();
+        let mut pause = SETTLE_AFTER;
         loop {
             let more = entries.recv_many(&mut batch, BATCH);
             if self.doubts.is_empty() {
                 if more.await == 0 {
                     break;
                 }
-            } else if let Ok(0) = tokio::time::timeout(SETTLE_AFTER, more).await {
+            } else if let Ok(0) = tokio::time::timeout(pause, more).await {
                 break;
             }
             // Whoever gave up waiting was told that nothing is issued.
             batch.retain(|entry| !entry.answer.is_closed());
-            if batch.is_empty() || self.write(std::mem::take(&mut batch)).await {
-                self.settle_doubts().await;
-            }
+            let is_written = batch.is_empty() || self.write(std::mem::take(&mut batch)).await;
+            // Those who came meanwhile are next, whatever is left.
+            pause = match is_written && self.settle_some().await {
+                true => Duration::ZERO,
+                false => SETTLE_AFTER,
+            };
         }
-        self.settle_doubts().await;
+        while !self.doubts.is_empty() && self.settle_some().await {}
     }
 
     /// Whether it could be written.
@@ -223,17 +238,21 @@ impl Writer {
         }
     }
 
-    /// Takes back what is in doubt, a group at a time: others wait meanwhile.
-    async fn settle_doubts(&mut self) {
-        while !self.doubts.is_empty() {
-            let some = self.doubts.len().min(BATCH);
-            match self.ledger.commit(&self.doubts[..some]).await {
-                Ok(_) => self.doubts.drain(..some),
-                Err(error) => {
-                    tracing::error!(%error, "records of what was abandoned cannot be written");
-                    return;
-                }
-            };
+    /// Takes back some of what is in doubt, if anything is. Whether it could be done.
+    async fn settle_some(&mut self) -> bool {
+        let some = self.doubts.len().min(SETTLED);
+        if some == 0 {
+            return true;
+        }
+        match self.ledger.commit(&self.doubts[..some]).await {
+            Ok(_) => {
+                self.doubts.drain(..some);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "records of what was abandoned cannot be written");
+                false
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
 pub use notify::{
-    ChannelKind, EMERGENCY, MESSAGES, MailSecurity, MailServer, Notify, NotifyChannel,
+    ChannelKind, EMERGENCY, MESSAGES, MailSecurity, MailServer, Notify, NotifyChannel, TEST,
 };
 pub use origins::Origins;
 pub use pattern::Pattern;
@@ -250,6 +250,15 @@ pub fn load(path: &Path) -> Result<Config> {
 }
 
 impl Config {
+    /// The hosts by which the broker is reached: its own, and those that `[dpop]` names beside it;
+    /// and those of requests that it is asked about, for Envoy asks with the host that such a
+    /// request is for.
+    pub fn hosts(&self) -> Vec<String> {
+        let own = [&self.issuer].into_iter().chain(&self.dpop.urls);
+        let own = own.filter_map(|url| url.url().host_str().map(String::from));
+        own.chain(self.authz.iter().flat_map(Authz::hosts)).collect()
+    }
+
     /// Keys that end in `_file` are resolved by whoever read the file.
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);

@@ -24,6 +24,9 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(60);
 /// The kind of message that tells that somebody took a role without approval.
 pub const EMERGENCY: &str = "emergency";
 
+/// The kind of message by which somebody tries whether they are told.
+pub const TEST: &str = "test";
+
 /// The kinds of messages that there are.
 pub const MESSAGES: [&str; 13] = [
     "elevation-requested",
@@ -38,7 +41,7 @@ pub const MESSAGES: [&str; 13] = [
     "review-overdue",
     "reviewed",
     "review-disputed",
-    "test",
+    TEST,
 ];
 
 /// The channels, by name.

@@ -1,7 +1,7 @@
 //! Whose tokens are meant, and whether there can be any.
 
 use super::{Operator, What};
-use crate::broker::audit::Decision;
+use crate::broker::audit::{Decision, Record};
 use crate::broker::config::{Config, MAX_TTL};
 use crate::broker::store::{Filter, Whose};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,22 @@ pub fn issuer_meant(config: &Config, named: &str) -> String {
 }
 
 impl Operator {
+    /// What was issued of a role so late that it may still be good.
+    fn of_late(&self, role: &str) -> Filter {
+        Filter {
+            role: Some(role.to_string()),
+            decision: Some(Decision::Issued),
+            since: Some(self.clock.now() - MAX_TTL - LEEWAY),
+            ..Filter::default()
+        }
+    }
+
+    /// The record of what was issued last of a role, where that may still be good and was not
+    /// erased.
+    pub(super) async fn last_issued(&self, role: &str) -> Result<Option<Record>> {
+        Ok(self.store.find(&self.of_late(role), 1).await?.pop().and_then(|(_, record)| record))
+    }
+
     /// Refuses a role that there is not, and an issuer that there cannot have been: nothing would
     /// come of it, and nobody would notice.
     ///
@@ -38,13 +54,7 @@ impl Operator {
             return Ok(());
         }
         // One that was taken out of the configuration may have left tokens.
-        let filter = Filter {
-            role: Some(role.to_string()),
-            decision: Some(Decision::Issued),
-            since: Some(self.clock.now() - MAX_TTL - LEEWAY),
-            ..Filter::default()
-        };
-        if !self.store.find(&filter, 1).await?.is_empty() {
+        if !self.store.find(&self.of_late(role), 1).await?.is_empty() {
             return Ok(());
         }
         let roles: Vec<_> = config.role.keys().map(String::as_str).collect();

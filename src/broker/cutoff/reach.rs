@@ -1,6 +1,5 @@
 //! Whom a revocation reaches, and what lasts all the same.
 
-use std::collections::BTreeMap;
 use std::time::Duration as Span;
 
 use time::format_description::well_known::Rfc3339;
@@ -9,10 +8,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{COUNT_FOR, Operator, What, in_time, second_after};
-use crate::broker::config::{Config, Role, TokenFormat};
+use crate::broker::audit::Record;
+use crate::broker::config::{Config, MAX_TTL, Role, TokenFormat};
 use crate::broker::policy::Policy;
 use crate::broker::store::Whose;
 use crate::broker::told::aws;
+use crate::error::Result;
 use crate::oidc::jwt::LEEWAY;
 use crate::wire::{RevocationReach, RevokedAwsSessions};
 
@@ -53,8 +54,8 @@ impl Operator {
             true => RevocationReach::Everywhere,
             false => RevocationReach::Introspection,
         };
-        let roles = self.roles_of(config, what).await;
-        let sessions = sessions(&roles, before, self.clock.now());
+        let read = self.read_by_aws(config, what, before).await;
+        let sessions = read.and_then(|read| read.sessions(self.clock.now()));
         let aws_sessions = sessions.map(|sessions| match what {
             // What the log has of one token is for those to read who may.
             What::Token(_) => RevokedAwsSessions { roles: Vec::new(), ..sessions },
@@ -73,43 +74,84 @@ impl Operator {
         })
     }
 
-    /// The roles whose tokens these may be, as far as the configuration has them.
-    async fn roles_of<'a>(&self, config: &'a Config, what: &What) -> BTreeMap<&'a str, &'a Role> {
-        let one = match what {
-            What::Token(jti) => match self.issued(*jti).await {
-                Ok((record, _)) => Some(record.role),
-                Err(error) => {
-                    tracing::warn!(%error, "whether AWS reads tokens of this role cannot be told");
-                    return BTreeMap::new();
+    /// What of these AWS may have read.
+    async fn read_by_aws(
+        &self,
+        config: &Config,
+        what: &What,
+        before: OffsetDateTime,
+    ) -> Option<Read> {
+        let of_role = |name: &str, role: &Role| {
+            role.aws.as_ref().map(|_| Read::new(name.into(), before, role.max_ttl))
+        };
+        match what {
+            What::Token(jti) => {
+                let (record, end) = self.of_one(self.issued(*jti)).await?;
+                may_be_read(config, &record).then(|| Read { roles: vec![record.role], end })
+            }
+            What::Many { whose: Whose::Role(name), .. } => match config.role.get(name) {
+                Some(role) => of_role(name, role),
+                // What was taken out of the configuration may have left tokens.
+                None => {
+                    let record = self.of_one(self.last_issued(name)).await??;
+                    may_be_read(config, &record).then(|| Read::new(name.into(), before, MAX_TTL))
                 }
             },
-            What::Many { whose: Whose::Role(role), .. } => Some(role.clone()),
-            What::Many { .. } => None,
-        };
-        let roles = config.role.iter().map(|(name, role)| (name.as_str(), role));
-        roles.filter(|(name, _)| one.as_ref().is_none_or(|one| one == name)).collect()
+            What::Many { .. } => {
+                let roles = config.role.iter().filter_map(|(name, role)| of_role(name, role));
+                roles.reduce(Read::and)
+            }
+        }
+    }
+
+    async fn of_one<T>(&self, found: impl Future<Output = Result<T>>) -> Option<T> {
+        found
+            .await
+            .inspect_err(|error| {
+                tracing::warn!(%error, "whether AWS reads tokens of this role cannot be told");
+            })
+            .ok()
     }
 }
 
-/// The sessions that may have been had for tokens of these roles which were issued before this
-/// moment. AWS takes such a token until it expires, whatever became of it.
-fn sessions(
-    roles: &BTreeMap<&str, &Role>,
-    before: OffsetDateTime,
-    now: OffsetDateTime,
-) -> Option<RevokedAwsSessions> {
-    let of_aws: Vec<_> = roles.iter().filter(|(_, role)| role.aws.is_some()).collect();
-    let longest: Span = of_aws.iter().map(|(_, role)| role.max_ttl).max()?;
-    let longest = Duration::try_from(longest).unwrap_or(Duration::MAX);
-    let begun_before = before.saturating_add(longest).saturating_add(LEEWAY);
-    // None of them is left.
-    if begun_before.saturating_add(LONGEST_SESSION) <= now {
-        return None;
+/// Whether AWS may have read the token of this record: it was told something in it, or its role
+/// is one for AWS. Of a role that is no more nobody knows, so it may where AWS reads any.
+fn may_be_read(config: &Config, record: &Record) -> bool {
+    record.claims.as_deref().is_some_and(aws::is_told)
+        || match config.role.get(&record.role) {
+            Some(role) => role.aws.is_some(),
+            None => config.role.values().any(|role| role.aws.is_some()),
+        }
+}
+
+/// Tokens that AWS may have read. It takes them until they expire, whatever became of them.
+struct Read {
+    /// Their roles.
+    roles: Vec<String>,
+    /// When the last of them ends.
+    end: OffsetDateTime,
+}
+
+impl Read {
+    /// Those of a role that were issued before this moment.
+    fn new(role: String, before: OffsetDateTime, longest: Span) -> Self {
+        let longest = Duration::try_from(longest).unwrap_or(Duration::MAX);
+        Self { roles: vec![role], end: before.saturating_add(longest) }
     }
-    let begun_before = second_after(begun_before).format(&Rfc3339).unwrap_or_default();
-    Some(RevokedAwsSessions {
-        roles: of_aws.iter().map(|(name, _)| name.to_string()).collect(),
-        deny: aws::denial(&begun_before),
-        begun_before,
-    })
+
+    fn and(self, other: Self) -> Self {
+        let end = self.end.max(other.end);
+        Self { roles: [self.roles, other.roles].concat(), end }
+    }
+
+    /// The sessions that may have been had for them, unless none of those is left.
+    fn sessions(self, now: OffsetDateTime) -> Option<RevokedAwsSessions> {
+        let begun_before = self.end.saturating_add(LEEWAY);
+        if begun_before.saturating_add(LONGEST_SESSION) <= now {
+            return None;
+        }
+        let begun_before = second_after(begun_before).format(&Rfc3339).unwrap_or_default();
+        let deny = aws::denial(&begun_before);
+        Some(RevokedAwsSessions { roles: self.roles, deny, begun_before })
+    }
 }

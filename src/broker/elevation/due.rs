@@ -43,7 +43,11 @@ impl Broker {
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let Some(broker) = broker.upgrade() else { return };
+                let Some(broker) = broker.upgrade().filter(|it| !it.readiness.is_ending()) else {
+                    return;
+                };
+                // Nobody need ask for what was only counted to be put on record.
+                broker.summarize(broker.denials.due(broker.clock.now())).await;
                 let book = broker.policies();
                 if book.rules_hash() != known && broker.warn_of_the_rest(&book).await {
                     known = book.rules_hash().to_string();

@@ -151,15 +151,19 @@ async fn decide(
         Err(why) => return refuse(None, Authorization::Forbidden, why),
     };
     let counted = |outcome| broker.metrics.authorized(Some(asked.name), outcome);
+    let told = |why: &str| tracing::info!(why, "not let through");
     let nonce = || broker.proofs.nonces().give(Place::Resource, broker.clock.now());
     let (scheme, token) = match credentials(&headers) {
         Ok(Some(shown)) => shown,
         Ok(None) => {
             counted(Authorization::Unauthenticated);
-            return challenge(asked.route, None, "no token came with the request", id);
+            let why = "no token came with the request";
+            told(why);
+            return challenge(asked.route, None, why, id);
         }
         Err(why) => {
             counted(Authorization::Unauthenticated);
+            told(why);
             return challenge(asked.route, Some((Shown::Bearer, INVALID_REQUEST)), why, id);
         }
     };
@@ -198,14 +202,14 @@ async fn decide(
         },
         Err(authz::Refusal::Token(why)) => {
             counted(Authorization::Unauthenticated);
-            tracing::info!(why, "not let through");
+            told(why);
             challenge(asked.route, Some((scheme, INVALID_TOKEN)), why, id)
         }
         Err(authz::Refusal::Proof(refused)) => {
             counted(Authorization::Unauthenticated);
             broker.metrics.proof_rejected(refused.fault);
             let why = authenticate::said(&refused.error);
-            tracing::info!(why, "not let through");
+            told(&why);
             let code = match refused.fault {
                 Fault::Nonce => USE_DPOP_NONCE,
                 _ => INVALID_DPOP_PROOF,
@@ -220,12 +224,15 @@ async fn decide(
         }
         Err(authz::Refusal::Scope(scopes)) => {
             counted(Authorization::Forbidden);
-            let scopes = issue::joined(&scopes);
-            insufficient(scheme, &format!(", scope=\"{scopes}\""), "the token lacks scope", id)
+            let (why, scopes) = ("the token lacks scope", issue::joined(&scopes));
+            told(why);
+            insufficient(scheme, &format!(", scope=\"{scopes}\""), why, id)
         }
         Err(authz::Refusal::Role) => {
             counted(Authorization::Forbidden);
-            insufficient(scheme, "", "the token is of another role", id)
+            let why = "the token is of another role";
+            told(why);
+            insufficient(scheme, "", why, id)
         }
         Err(authz::Refusal::Unavailable(error)) => {
             counted(Authorization::Unavailable);

@@ -46,6 +46,10 @@ pub trait LogStore: Send + Sync {
     /// The newest records that are as `filter` says, in order, at most `limit`.
     async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>>;
 
+    /// The latest moment that is on record under a lower number than `below`, where it is not
+    /// before `since`.
+    async fn latest(&self, since: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>>;
+
     /// The records after this sequence number, in order, at most `limit`.
     async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>>;
 }

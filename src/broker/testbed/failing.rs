@@ -192,6 +192,9 @@ impl LogStore for Failing {
     async fn latest_note(&self) -> Result<Option<Noted>> {
         self.inner.latest_note().await
     }
+    async fn latest(&self, since: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>> {
+        self.inner.latest(since, below).await
+    }
     async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
         self.inner.find(filter, limit).await
     }

@@ -147,6 +147,15 @@ impl Settings {
     }
 }
 
+/// What the names of the claims begin with that AWS reads.
+const CLAIMS: &str = "https://aws.amazon.com/";
+
+/// Whether AWS was told something, in these claims as a record has them.
+pub(in crate::broker) fn is_told(claims: &str) -> bool {
+    let claims: Result<serde_json::Map<_, _>, _> = serde_json::from_str(claims);
+    claims.is_ok_and(|claims| claims.keys().any(|name| name.starts_with(CLAIMS)))
+}
+
 /// The policy by which a role denies everything to sessions that began before this moment: what
 /// AWS itself puts on a role whose sessions are revoked
 /// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>).

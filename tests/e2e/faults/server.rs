@@ -315,3 +315,31 @@ fn a_broker_whose_disk_is_full_issues_nothing_and_recovers() {
     assert_eq!(Http::new().get(&url("/readyz")).unwrap().status, 200);
     assert_eq!(journey.broker.issued(), tokens.len() + 1);
 }
+
+#[test]
+fn a_broker_whose_log_takes_nothing_issues_and_ends_as_ever() {
+    for format in ["text", "json"] {
+        let mut journey = Journey::start();
+        journey.broker.stop();
+        let home = &journey.broker.home;
+        let file = home.path("broker.toml");
+        let toml = fs::read_to_string(&file).unwrap();
+        home.write("broker.toml", format!("{toml}\n[log]\nformat = \"{format}\"\n"));
+        let program = home.share(under_test());
+        let script = "exec \"$@\" 2>/dev/full";
+        let serve = home.command("sh").args(["-c", script, "sh"]).args([program]);
+        let serve = serve.args(["broker", "serve", "-v", "--config"]).args([file]);
+        let running = serve.env("TMPCRED_BROKER_KEK", KEK).limit(Duration::from_secs(120)).spawn();
+        let ready = format!("{}/readyz", journey.broker.url());
+        wait_until("the broker to be ready", LONG, || {
+            Http::new().get(&ready).ok().filter(|reply| reply.status == 200)
+        });
+        for ttl in ["61s", "62s", "63s"] {
+            journey.tmpcred(&["token", "--ttl", ttl]).run().ok();
+        }
+        assert_eq!(Http::new().get(&ready).unwrap().status, 200);
+        end(running);
+        assert_eq!(journey.broker.issued(), 3, "each that is on record was handed over");
+        journey.broker.restart();
+    }
+}

@@ -1,4 +1,5 @@
 use serde_json::Value;
+use time::OffsetDateTime;
 use tlog_tiles::{check_record, check_tree};
 
 use super::*;
@@ -129,6 +130,10 @@ impl LogStore for OneTile {
     }
 
     async fn find(&self, _: &Filter, _: u32) -> Result<Vec<Row>> {
+        unreachable!()
+    }
+
+    async fn latest(&self, _: OffsetDateTime, _: u64) -> Result<Option<OffsetDateTime>> {
         unreachable!()
     }
 

@@ -203,14 +203,14 @@ async fn what_was_recorded_though_the_commit_failed_is_taken_back_once_also_wher
     assert_eq!(decisions, [(Issued, one), (Aborted, one), (Issued, two)]);
 }
 
-#[tokio::test]
-async fn many_doubts_are_settled_in_groups() {
+/// A log with so many issuances in doubt, which nothing lets through.
+async fn with_doubts(doubts: usize) -> (Arc<Gate>, Arc<Audit>) {
     let store = Gate::new().await;
     let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     store.fault.store(BEFORE, Ordering::Relaxed);
     store.open.add_permits(10_000);
     let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..BATCH * 2 + 1 {
+    for n in 0..doubts {
         let jti = Some(uuid::Uuid::from_u128(n as u128));
         let (audit, record) = (audit.clone(), Record { jti, ..record("a") });
         tasks.spawn(async move { audit.append(record).await.is_err() });
@@ -218,12 +218,50 @@ async fn many_doubts_are_settled_in_groups() {
     while let Some(failed) = tasks.join_next().await {
         assert!(failed.unwrap());
     }
+    store.open.forget_permits(10_000);
     store.batches.lock().unwrap().clear();
     store.fault.store(NONE, Ordering::Relaxed);
+    (store, audit)
+}
+
+#[tokio::test]
+async fn many_doubts_are_settled_in_groups() {
+    let (store, audit) = with_doubts(BATCH + 1).await;
+    store.open.add_permits(10_000);
     Arc::into_inner(audit).unwrap().close().await;
-    let mut batches = store.batches.lock().unwrap().clone();
-    batches.sort_unstable();
-    assert_eq!(batches, [1, BATCH, BATCH]);
+    let batches = store.batches.lock().unwrap().clone();
+    assert_eq!(batches, [vec![SETTLED; BATCH / SETTLED], vec![1]].concat());
+}
+
+#[tokio::test]
+async fn whoever_comes_while_doubts_are_settled_comes_next() {
+    let (store, audit) = with_doubts(3 * SETTLED).await;
+    let append = |name: &'static str| {
+        let audit = audit.clone();
+        tokio::spawn(async move { audit.append(record(name)).await.unwrap().sequence() })
+    };
+    let first = append("b");
+    settle().await;
+    let second = append("c");
+    settle().await;
+    // The first, some of what is in doubt, the second.
+    store.open.add_permits(3);
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (1, 2));
+    assert_eq!(*store.batches.lock().unwrap(), [1, SETTLED, 1]);
+    // All the others without anybody who comes.
+    store.open.add_permits(2);
+    tried(&store, 5).await;
+    assert_eq!(store.batches.lock().unwrap()[3..], [SETTLED; 2]);
+}
+
+#[tokio::test]
+async fn a_log_that_nothing_writes_any_more_is_told_of() {
+    let audit = Audit::start(Gate::new().await, Whole::default());
+    assert!(audit.failure_within(Duration::ZERO).is_none());
+    audit.writer.abort();
+    settle().await;
+    let error = audit.failure_within(Duration::ZERO).unwrap();
+    assert!(error.to_string().contains("what writes it has ended"), "{error}");
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ struct State {
     grants: HashMap<Uuid, Waiting>,
     /// How many rows all of them have.
     rows: usize,
+    /// How much of it is being written.
+    writing: u64,
 }
 
 /// What is not written yet of one grant.
@@ -139,8 +141,9 @@ impl Gathering {
         if tokio::time::timeout(limit, &mut self.writing).await.is_err() {
             self.writing.abort();
         }
-        let left: u64 = self.notes.state().grants.values().map(Waiting::count).sum();
+        let left = self.notes.state().left();
         if left > 0 {
+            self.notes.metrics.uses_lost(left);
             tracing::error!(left, "what was done under grants could not be written at the end");
         }
     }
@@ -155,7 +158,7 @@ impl Drop for Gathering {
 impl Notes {
     fn add(&self, elevation: Uuid, what: What, times: &Times) {
         let mut state = self.state();
-        let State { grants, rows } = &mut *state;
+        let State { grants, rows, .. } = &mut *state;
         let is_full = *rows >= ROWS;
         let waiting = match is_full {
             // Where there is nothing of it yet, even that it was lost has no place.
@@ -176,13 +179,12 @@ impl Notes {
     /// Writes all that there is. What cannot be written waits for the next time, as far as
     /// there is room.
     async fn write(&self) {
-        let taken = {
-            let mut state = self.state();
-            std::mem::take(&mut *state).grants
-        };
-        let mut taken = taken.into_iter();
-        for (elevation, waiting) in taken.by_ref() {
-            let Err(error) = self.write_one(elevation, &waiting).await else { continue };
+        let there: Vec<_> = self.state().grants.keys().copied().collect();
+        for elevation in there {
+            let Some(waiting) = self.state().take(elevation) else { continue };
+            let written = self.write_one(elevation, &waiting).await;
+            self.state().writing = 0;
+            let Err(error) = written else { continue };
             if error.kind() == ErrorKind::Verification {
                 self.metrics.uses_lost(waiting.count());
                 tracing::error!(%error, %elevation, "what was done under a grant is not kept");
@@ -191,9 +193,6 @@ impl Notes {
             tracing::warn!(%error, "what was done under grants cannot be written yet");
             self.put_back(elevation, waiting);
             break;
-        }
-        for (elevation, waiting) in taken {
-            self.put_back(elevation, waiting);
         }
     }
 
@@ -245,6 +244,21 @@ impl Notes {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes what waits of a grant, to write it.
+    fn take(&mut self, elevation: Uuid) -> Option<Waiting> {
+        let waiting = self.grants.remove(&elevation)?;
+        self.rows -= waiting.rows.len();
+        self.writing = waiting.count();
+        Some(waiting)
+    }
+
+    /// How much is not written.
+    fn left(&self) -> u64 {
+        self.grants.values().map(Waiting::count).fold(self.writing, u64::saturating_add)
     }
 }
 

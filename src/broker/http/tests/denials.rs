@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use serde_json::json;
 use time::Duration;
+use tokio::time::Instant;
 
 use super::header_of;
 use crate::broker::audit::Record;
@@ -14,6 +15,8 @@ use crate::broker::audit::leaf::COLUMNS;
 use crate::broker::testbed::{API, Bed, CORP, Shifted, json_of};
 use crate::credential::Principal;
 use crate::host::clock::{Clock, SystemClock};
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn size(record: &Record) -> usize {
     let Record { reason, principal, client, source, role, audience, scope, .. } = record;
@@ -93,6 +96,25 @@ async fn who_is_denied_again_and_again_is_counted() {
 }
 
 #[tokio::test]
+async fn what_was_only_counted_goes_on_record_though_nobody_asks_again() {
+    let bed = Bed::new().await;
+    let ago = bed.broker.clock.now() - Duration::minutes(2);
+    let eve = Principal { issuer: CORP.into(), subject: "eve".into() };
+    let denied = (0..40).map(|_| bed.broker.denials.admit(&eve, "issue", ago, Duration::hours(1)));
+    assert_eq!(denied.filter(Result::is_err).count(), 10);
+    bed.broker.see_to_elevations();
+    let end = Instant::now() + LONG;
+    let count = loop {
+        if let Some((_, summary)) = bed.records(0, 9).await.pop() {
+            break summary.count;
+        }
+        assert!(Instant::now() < end, "nothing is on record");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(count, 10);
+}
+
+#[tokio::test]
 async fn who_hangs_up_takes_no_count_away() {
     let bed = Bed::new().await;
     let ago = bed.broker.clock.now() - Duration::minutes(2);
@@ -121,13 +143,13 @@ async fn who_hangs_up_takes_no_count_away() {
         let summaries = records.iter().filter(|(_, r)| r.reason.contains("only counted"));
         summaries.map(|(_, record)| record.count).sum()
     };
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + std::time::Duration::from_secs(60);
     while on_record().await == 0 {
-        assert!(tokio::time::Instant::now() < deadline, "nothing is put on record");
+        assert!(Instant::now() < deadline, "nothing is put on record");
     }
     drop(stream);
     while on_record().await != counted {
-        assert!(tokio::time::Instant::now() < deadline, "{} of {counted}", on_record().await);
+        assert!(Instant::now() < deadline, "{} of {counted}", on_record().await);
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }

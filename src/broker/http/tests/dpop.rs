@@ -361,6 +361,14 @@ async fn a_proof_may_name_any_address_of_the_broker_and_no_other() {
         options.config.dpop.urls = vec![Issuer::parse("https://b.example.com/x").unwrap()];
     })
     .await;
+    // By that name the broker is reached, too.
+    for (host, status) in [("b.example.com", 200), ("c.example.com", 421)] {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", host.parse().unwrap());
+        let (method, url, body) = (Method::GET, bed.url("/jwks.json"), Secret::new(Vec::new()));
+        let shown = bed.client.send(Request { method, url, headers, body }).await.unwrap();
+        assert_eq!(shown.status.as_u16(), status, "{host}");
+    }
     let token = bed.key.token(json!({}));
     let (device, fresh) = (Device::new(), nonce(&bed).await);
     for (url, good) in [

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::web::{Server, id_of};
 use super::{Channel, Parcel, Refused};
-use crate::broker::config::NotifyChannel;
+use crate::broker::config::{NotifyChannel, TEST};
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::private_text::{self, Place};
 use crate::broker::signed_post::json_request;
@@ -90,7 +90,9 @@ fn events(parcel: &Parcel<'_>, origin: &str, only: Option<&BTreeSet<String>>) ->
     );
     // That something is over is nothing to be woken for.
     let only_ends = message.urgency() == Urgency::Info && !message.ended().is_empty();
-    let is_told = !only_ends && only.is_none_or(|only| only.contains(message.kind()));
+    // Nobody sends a test but to see it.
+    let is_told = !only_ends
+        && (message.kind() == TEST || only.is_none_or(|only| only.contains(message.kind())));
     over.chain(is_told.then(|| event(parcel, origin))).collect()
 }
 
@@ -204,5 +206,7 @@ mod tests {
         let trigger = "trigger broker.example.com/7/review-disputed";
         assert_eq!(keys(&[]), [due, overdue, trigger]);
         assert_eq!(keys(&["review-due"]), [due, overdue]);
+        // Whoever tries whether somebody is told wants to see that.
+        assert_eq!(samples(&told(TEST, Urgency::Info), &["emergency"]).len(), 1);
     }
 }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use time::{Duration, OffsetDateTime};
 
 use super::engine::Engine;
-use super::rows::{damaged, micros, record_from};
+use super::rows::{damaged, micros, moment, record_from};
 use super::tree::{NUMBERED, is_damage};
 use super::{SqlStore, head, tree};
 use crate::broker::audit::DRILL;
@@ -17,6 +17,9 @@ use crate::broker::store::{Filter, LogEnds, LogStore, Noted, Row};
 use crate::error::Result;
 
 const UNREADABLE: &str = "the audit log cannot be read";
+
+/// Asks for the latest moment, by its index.
+const LATEST: &str = "select max(at) as at from audit_record where at >= $1 and sequence < $2";
 
 #[async_trait]
 impl LogStore for SqlStore {
@@ -151,6 +154,16 @@ impl LogStore for SqlStore {
             )
         };
         self.rows(statement, vec![stored(after)], Vec::new(), limit).await
+    }
+
+    async fn latest(&self, since: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>> {
+        self.check_file()?;
+        let ask = || {
+            sqlx::query(LATEST).bind(micros(since)).bind(stored(below)).fetch_one(&self.engine.pool)
+        };
+        let row = self.engine.read(UNREADABLE, ask).await?;
+        let latest: Option<i64> = row.try_get("at").map_err(|_| damaged("audit_record.at"))?;
+        latest.map(|at| moment(at).ok_or_else(|| damaged("audit_record.at"))).transpose()
     }
 
     async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {

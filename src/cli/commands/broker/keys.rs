@@ -204,13 +204,20 @@ fn tell_revoked(app: &App, kids: &[String], (keys, before): (&[Key], &BTreeSet<S
     }
 }
 
-/// One request has one key.
+/// One request has one key. The one that signs comes last: what signs instead is the one that most
+/// people know, and that may be another one of these.
 fn revoke_elsewhere(
     broker: &Elsewhere,
     kids: &[String],
     reason: Option<&str>,
 ) -> Result<(Vec<Key>, BTreeSet<String>)> {
     let (mut keys, mut before) = (Vec::new(), BTreeSet::new());
+    let mut kids: Vec<_> = kids.iter().collect();
+    if kids.len() > 1 {
+        let there = broker.ask(async |client| client.get::<Keys>(KEYS_PATH, &()).await)?.keys;
+        let active = KeyState::Active.as_str();
+        kids.sort_by_key(|kid| there.iter().any(|key| key.kid == **kid && key.state == active));
+    }
     for kid in kids {
         let mut form = vec![("kid", kid.as_str())];
         form.extend(reason.map(|reason| ("reason", reason)));

@@ -41,7 +41,7 @@ async fn test(app: &App, args: &NotifyTest) -> Result<()> {
     };
     let key = format!("test/{}", Uuid::new_v4());
     let title = "A test: tmpcred can reach you here";
-    let message = Message::new(&key, "drill", Urgency::Info, title, now)
+    let message = Message::new(&key, config::TEST, Urgency::Info, title, now)
         .fact("Broker", config.issuer.as_str())
         .fact("Channel", &args.channel)
         .fact("Sent by", &process::user_name(&app.host.env))

@@ -5,8 +5,12 @@ use time::{Duration, OffsetDateTime};
 
 use super::super::cutoff::{active, next_second};
 use super::*;
-use crate::broker::config::TokenFormat;
+use crate::broker::config::{Config, TokenFormat};
+use crate::broker::cutoff::{Operator, What};
+use crate::broker::store::Whose;
+use crate::broker::testbed::now;
 use crate::broker::told::aws;
+use crate::host::clock::SystemClock;
 
 const PATH: &str = "/v1/revocations";
 const DRY_RUN: &str = "/v1/revocations/dry-run";
@@ -109,6 +113,10 @@ async fn sessions_of_aws_last_and_it_is_said_how_they_are_denied() {
     let answer = ok(&post(&bed, DRY_RUN, &ops, &[("jti", &jti)]).await);
     assert!(answer["aws_sessions"]["deny"].is_object(), "{answer}");
     assert_eq!(answer["aws_sessions"].get("roles"), None);
+    // That one is good for fifteen minutes, though its role may be had for an hour.
+    let end = newest(&bed).await.at + Duration::minutes(15) + crate::oidc::jwt::LEEWAY;
+    let lasts = moment(&answer["aws_sessions"]["begun_before"]) - end;
+    assert!((Duration::ZERO..=Duration::SECOND).contains(&lasts), "{answer}");
     // Of another role, or of long ago, there are none.
     for form in
         [vec![("role", "other")], vec![("role", "deploy"), ("before", "2020-01-01T00:00:00Z")]]
@@ -116,6 +124,43 @@ async fn sessions_of_aws_last_and_it_is_said_how_they_are_denied() {
         let answer = ok(&post(&bed, DRY_RUN, &ops, &form).await);
         assert_eq!(answer.get("aws_sessions"), None, "{form:?}");
     }
+}
+
+#[tokio::test]
+async fn tokens_of_a_role_that_is_no_more_may_have_been_read_by_aws() {
+    let mut config = None;
+    let bed = bed_with(|options| {
+        options.config.role.get_mut("deploy").unwrap().aws = Some(aws::Settings {
+            source_identity: Some("{subject}".to_string().try_into().unwrap()),
+            ..aws::Settings::default()
+        });
+        config = Some(options.config.clone());
+    })
+    .await;
+    bed.issued(json!({}), &[]).await;
+    bed.issued(json!({}), &[("role", "other")]).await;
+    let config = config.unwrap();
+    let operator =
+        Operator::beside(bed.store.clone(), Arc::new(SystemClock), config.issuer.clone());
+    let before = now();
+    let reached = async |config: &Config, role: &str| {
+        let what = What::Many { whose: Whose::Role(role.into()), before: None };
+        operator.reached(config, None, &what, before).await.aws_sessions
+    };
+    let mut without = config.clone();
+    without.role.remove("deploy");
+    without.role.remove("other");
+    // Its record says so.
+    let sessions = reached(&without, "deploy").await.unwrap();
+    assert_eq!(sessions.roles, ["deploy"]);
+    let lasts = moment(&json!(sessions.begun_before)) - before;
+    assert!(lasts >= Duration::DAY, "nobody knows how long such tokens were good: {lasts}");
+    // Of another, one only knows whether AWS reads any.
+    assert_eq!(reached(&without, "other").await, None);
+    let mut beside = config.clone();
+    beside.role.remove("other");
+    assert!(reached(&beside, "other").await.is_some());
+    assert_eq!(reached(&beside, "third").await, None, "there was none of late");
 }
 
 #[tokio::test]

@@ -73,6 +73,35 @@ async fn a_log_is_looked_through_in_parts_and_nothing_is_left_out() {
     }
 }
 
+#[tokio::test]
+async fn the_latest_moment_is_looked_up_by_an_index_whatever_its_number() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let at = |seconds: i64| record("").at + Duration::seconds(seconds);
+        assert_eq!(store.latest(at(0), u64::MAX).await.unwrap(), None);
+        let records = [5, 9, 1, 7].map(|seconds| Record { at: at(seconds), ..record("a") });
+        append(&store, &records).await.unwrap();
+        for (since, below, latest) in [
+            (0, u64::MAX, Some(9)),
+            (9, u64::MAX, Some(9)),
+            (10, u64::MAX, None),
+            (0, 2, Some(5)),
+            (6, 2, None),
+            (0, 1, None),
+        ] {
+            let found = store.latest(at(since), below).await.unwrap();
+            assert_eq!(found, latest.map(at), "{since} {below}");
+        }
+    }
+    let store = sqlite::in_memory().await.unwrap();
+    let plan = sqlx::query(AssertSqlSafe(format!("explain query plan {LATEST}")))
+        .fetch_all(&store.engine.pool)
+        .await
+        .unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    assert!(plan.iter().any(|step| step.contains("audit_record_at (at>?)")), "{plan:?}");
+}
+
 /// Where nobody reads all of it, ten million records are as quick as ten.
 #[tokio::test]
 async fn an_index_leads_to_the_records_of_a_person_and_of_a_request() {
