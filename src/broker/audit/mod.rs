@@ -105,7 +105,7 @@ pub struct Record {
     /// traced what was done.
     pub trace_id: Option<TraceId>,
     /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer`, `enroll`,
-    /// `erase`, `restore`, or what happens to an elevation, such as `elevation.approve`.
+    /// `enrollment.erase`, `erase`, `restore`, or what happens to an elevation, such as `elevation.approve`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,

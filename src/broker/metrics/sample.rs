@@ -137,7 +137,7 @@ fn sample_connections(registry: &mut Registry, connections: &Connections) {
     evicted.inc_by(connections.evicted());
     let help = "Connections turned away because too many were busy";
     registry.register("connections_refused", help, refused);
-    let help = "Connections without a request that gave way to others";
+    let help = "Connections without a whole request that gave way to others";
     registry.register("connections_evicted", help, evicted);
 }
 

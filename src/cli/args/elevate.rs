@@ -269,7 +269,8 @@ pub(crate) struct ElevateApprove {
 
 /// Say no to what somebody else asks for
 ///
-/// Shows exactly what is denied, and asks. One who says no ends the request.
+/// Shows exactly what is denied, and asks. One who says no ends the request, as long as it waits
+/// for approval; after that `elevate revoke` does.
 #[derive(Args, Debug)]
 pub(crate) struct ElevateDeny {
     /// Its id

@@ -343,3 +343,25 @@ fn a_broker_whose_log_takes_nothing_issues_and_ends_as_ever() {
         journey.broker.restart();
     }
 }
+
+#[test]
+fn a_broker_that_is_told_to_end_before_it_serves_ends() {
+    let site = Site::new();
+    let (began, goes_on) = (site.home.path("began"), site.home.path("goes-on"));
+    let script = format!(
+        "#!/bin/sh\nmkfifo '{}'\n: >'{}'\nread -r key <'{0}'\necho {KEK}\n",
+        goes_on.display(),
+        began.display()
+    );
+    let program = site.home.write_program("kek", &script);
+    let listen = format!("listen = \"127.0.0.1:{}\"", site.port);
+    site.configure(&listen, &format!("[keys]\nkek_command = [\"{}\"]", program.display()));
+    let running = site.serve_without_key().limit(LONG).spawn();
+    wait_until("the command for the key", LONG, || began.exists().then_some(()));
+    let said = end(running);
+    assert!(said.contains("told to end before there was anything to serve"), "{said}");
+    // Whatever the command would have said now. (It ends where nobody waits for it.)
+    let told = fs::OpenOptions::new().read(true).write(true).open(&goes_on).unwrap();
+    (&told).write_all(b"now\n").unwrap();
+    assert!(!site.home.path("broker.db").exists());
+}

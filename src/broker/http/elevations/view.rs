@@ -163,7 +163,8 @@ pub(super) fn brought(book: &Rulebook, seen: &Seen) -> wire::Elevation {
         review_by: None,
         may: Vec::new(),
         revocation_reach: whole.revocation_reach,
-        aws_sessions: None,
+        // Where the provider is down, nobody could look it up elsewhere.
+        aws_sessions: whole.aws_sessions,
     }
 }
 

@@ -47,7 +47,7 @@ const FIELDS: &[Field] = &[
     Field::optional("all", "All tokens of this broker").of(Kind::OneOf(&["true"])),
     Field::optional(
         "before",
-        "Only what was issued before this moment (RFC 3339), which has passed; else now. Not with `token` or `jti`",
+        "Only what was issued before this moment (RFC 3339), which has passed, or is as late as the newest record; else now. Not with `token` or `jti`",
     ),
     Field::optional("reason", "Why, for the audit log"),
 ];

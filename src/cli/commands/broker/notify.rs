@@ -97,6 +97,11 @@ async fn list(app: &App, args: &NotifyList) -> Result<()> {
     if lines.is_empty() {
         return app.ui.line("Everybody was told everything.");
     }
+    if lines.len() >= args.limit as usize {
+        app.host
+            .interact
+            .note(&format!("These are the oldest {}; there may be more (--limit).", args.limit));
+    }
     let header = ["CHANNEL", "TO", "KIND", "TITLE", "SINCE", "TRIES", "NEXT", "WHY"];
     app.ui.table(header, lines.into_iter().map(Line::row))
 }

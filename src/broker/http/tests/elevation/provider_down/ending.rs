@@ -1,6 +1,7 @@
 //! What was asked for by a login does not lock anybody out, and is ended by a signature, too.
 
 use super::*;
+use crate::broker::told::aws;
 
 impl Down {
     /// The end of what has this id.
@@ -165,4 +166,19 @@ async fn a_key_that_is_gone_ends_nothing() {
     assert_eq!(down.operates("bob", &format!("/{id}/remove"), &form).await.status, StatusCode::OK);
     assert_eq!(down.refused(&signed(down.ends("bob", &active), &bob)).await.0, 403);
     assert_eq!(down.place.shown("alice", &active).await["access"], "active");
+}
+
+#[tokio::test]
+async fn who_ends_by_a_signature_what_sessions_of_aws_outlast_is_told_how_they_are_denied() {
+    let place = Place::with(|role| {
+        role.aws = Some(aws::Settings::default());
+        role.elevation.as_mut().unwrap().provider_down = Some(ProviderDown::default());
+    });
+    let down = Down { place: place.await };
+    let bob = down.key_of("bob").await;
+    let active = down.place.active().await;
+    let ends = signed(down.ends("bob", &active), &bob);
+    let ended = json_of(&down.brings_to("revoke", &active, &ends).await);
+    assert!(ended["aws_sessions"]["deny"].is_object(), "{ended}");
+    assert_eq!(ended.get("reason"), None, "{ended}");
 }
