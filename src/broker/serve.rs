@@ -1,7 +1,7 @@
 //! Listening, until somebody says stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -111,7 +111,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let both = [Some(handle.clone()), authz.as_ref().map(|authz| authz.handle.clone())];
         let (at_once, mut ended_at_once) = watch::channel(false);
         let ending = End { signals, handles: both.into_iter().flatten().collect(), at_once };
-        let draining = tokio::spawn(ending.drain(broker.clone()));
+        let draining = tokio::spawn(ending.drain(Arc::downgrade(&broker)));
         let admin = admin_listener.map(|listener| {
             SideServer::admin(listener, &config, broker.clone(), connections.clone())
         });
@@ -169,11 +169,12 @@ struct End {
 impl End {
     /// Finishes what is under way once the first signal comes, and cuts it off with the second.
     /// What is queued may still be written then, for a while, or until there is a third.
-    async fn drain(mut self, broker: Arc<Broker>) {
+    async fn drain(mut self, broker: Weak<Broker>) {
         self.signals.next().await;
         tracing::info!("told to end; finishing what is under way");
-        broker.drain();
-        drop(broker);
+        if let Some(broker) = broker.upgrade() {
+            broker.drain();
+        }
         for handle in &self.handles {
             handle.graceful_shutdown(Some(DRAIN));
         }
