@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cedar_policy::ResourceConstraint;
-
+use super::slices::is_for_resource;
 use super::{Policy, Question, Resource};
 
 /// What a permit grants, and its obligations.
@@ -113,13 +112,8 @@ impl Policy {
     /// permits.
     pub fn wants_opaque(&self, role: &str) -> bool {
         let role = self.uid_of(Resource::Role(role));
-        let permits =
-            self.policies.policies().filter(|policy| match policy.resource_constraint() {
-                ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
-                ResourceConstraint::In(uid)
-                | ResourceConstraint::Eq(uid)
-                | ResourceConstraint::IsIn(_, uid) => uid == role,
-            });
+        let policies = self.policies.all().policies();
+        let permits = policies.filter(|policy| is_for_resource(policy, &role));
         let limits = permits.filter_map(|permit| {
             let id: &str = permit.id().as_ref();
             self.limits.get(id)

@@ -20,6 +20,7 @@ use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
 use super::reads::OfApprovals;
+use super::slices::Slices;
 use super::syntax::{NamesRead, Needs, reads_prior_actors};
 use super::terms::Terms;
 use super::{
@@ -190,7 +191,7 @@ impl Policy {
             terms,
             own,
             schema,
-            policies,
+            policies: Slices::of(policies),
             limits,
             needs,
             by_directory,

@@ -40,6 +40,7 @@ mod load;
 mod operation;
 mod place;
 mod reads;
+mod slices;
 mod syntax;
 mod terms;
 pub mod trial;
@@ -49,10 +50,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cedar_policy::{
-    ActionConstraint, Authorizer, Decision, Effect, Entities, Entity, EntityUid, PolicySet,
-    Request, ResourceConstraint, Schema,
-};
+use cedar_policy::{Authorizer, Decision, Effect, Entities, Entity, EntityUid, Request, Schema};
 use time::OffsetDateTime;
 
 pub use elevation::{Approving, Elevating};
@@ -67,6 +65,7 @@ pub use syntax::Needs;
 pub use terms::Moment;
 
 use self::limits::{Limits, Unmet, weigh};
+use self::slices::{Slices, is_for_action, is_for_resource};
 use self::terms::{CHECKED, Kind, Terms, Told};
 use super::authenticate::{Actor, Caller, id_of};
 use super::directory::{Directory, Person};
@@ -197,7 +196,7 @@ pub struct Policy {
     /// The broker's issuer.
     own: String,
     schema: Schema,
-    policies: PolicySet,
+    policies: Slices,
     /// The limits of every permit to issue or to exchange, by policy id.
     limits: BTreeMap<String, Limits>,
     needs: Needs,
@@ -312,8 +311,14 @@ impl Policy {
         if stale && self.may_be_forbidden_by_directory(asks.action, asks.resource) {
             return Ok(Answer { permits: false, reasons: Vec::new(), stale });
         }
+        let is_there = match asks.resource {
+            Resource::Role(role) => self.scopes.contains_key(role),
+            Resource::Broker => true,
+        };
+        let resource = self.uid_of(asks.resource);
+        let policies = self.policies.for_question(asks.action, &resource, is_there);
         let (request, entities) = self.request(caller, asks, now)?;
-        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
+        let response = Authorizer::new().is_authorized(&request, &policies, &entities);
         // Cedar passes over a policy that fails, be it the one that would forbid.
         if let Some(error) = response.diagnostics().errors().next() {
             return Err(error.to_string());
@@ -333,27 +338,13 @@ impl Policy {
 
     /// Whether a policy might forbid this because of what is in the directory.
     fn may_be_forbidden_by_directory(&self, action: &str, resource: Resource<'_>) -> bool {
-        let is = |uid: &EntityUid, id: &str| uid.id().unescaped() == id;
         let resource = self.uid_of(resource);
-        let policies = self.policies.policies();
+        let policies = self.policies.all().policies();
         let mut forbids = policies.filter(|policy| {
             policy.effect() == Effect::Forbid
                 && self.by_directory.contains(AsRef::<str>::as_ref(policy.id()))
         });
-        forbids.any(|policy| {
-            let by_action = match policy.action_constraint() {
-                ActionConstraint::Any => true,
-                ActionConstraint::In(actions) => actions.iter().any(|uid| is(uid, action)),
-                ActionConstraint::Eq(uid) => is(&uid, action),
-            };
-            let by_resource = match policy.resource_constraint() {
-                ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
-                ResourceConstraint::In(uid)
-                | ResourceConstraint::Eq(uid)
-                | ResourceConstraint::IsIn(_, uid) => uid == resource,
-            };
-            by_action && by_resource
-        })
+        forbids.any(|policy| is_for_action(policy, action) && is_for_resource(policy, &resource))
     }
 
     /// What Cedar is asked.
