@@ -365,7 +365,8 @@ impl Broker {
 
     /// Records how many requests were denied and only counted.
     pub(super) async fn summarize(&self, tallies: Vec<Tally>) {
-        for tally in tallies {
+        let mut tallies = tallies.into_iter();
+        for tally in tallies.by_ref() {
             let (now, name) = (self.clock.now(), tally.principal.clone());
             let record = Record {
                 request_id: Uuid::nil(),
@@ -382,8 +383,11 @@ impl Broker {
             if let Err(error) = self.metrics.recording(self.audit.append(record)).await {
                 tracing::error!(%error, "what was only counted cannot be recorded at present");
                 self.denials.give_back(tally);
+                break;
             }
         }
+        // Nor could those.
+        tallies.for_each(|tally| self.denials.give_back(tally));
     }
 
     /// What the record of a denial says, but why.

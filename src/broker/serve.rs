@@ -131,8 +131,8 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         if let Some(address) = decided_at {
             tell(format!("it decides for proxies at {address}"));
         }
-        let outcome = run(listener, tls, app, handle, connections).await;
-        let closing = async {
+        let serving = async {
+            let outcome = run(listener, tls, app, handle, connections).await;
             if let Some(authz) = authz {
                 authz.end(DRAIN).await;
             }
@@ -142,13 +142,15 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
             }
             reloading.abort();
             close(broker).await;
+            outcome
         };
-        tokio::select! {
-            () = closing => {}
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
             Ok(_) = ended_at_once.wait_for(|at_once| *at_once) => {
                 tracing::warn!("told again to end; what was not written by now is lost");
+                Ok(())
             }
-        }
+        };
         draining.abort();
         outcome
     });

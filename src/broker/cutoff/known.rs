@@ -27,10 +27,10 @@ impl Operator {
         }
     }
 
-    /// The record of what was issued last of a role, where that may still be good and was not
-    /// erased.
-    pub(super) async fn last_issued(&self, role: &str) -> Result<Option<Record>> {
-        Ok(self.store.find(&self.of_late(role), 1).await?.pop().and_then(|(_, record)| record))
+    /// The record of what was issued last of a role, where that may still be good; within that
+    /// nothing where nobody can read it.
+    pub(super) async fn last_issued(&self, role: &str) -> Result<Option<Option<Record>>> {
+        Ok(self.store.find(&self.of_late(role), 1).await?.pop().map(|(_, record)| record))
     }
 
     /// Refuses a role that there is not, and an issuer that there cannot have been: nothing would

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{COUNT_FOR, Operator, What, in_time, second_after};
 use crate::broker::audit::Record;
+use crate::broker::audit::leaf::ERASED;
 use crate::broker::config::{Config, MAX_TTL, Role, TokenFormat};
 use crate::broker::policy::Policy;
 use crate::broker::store::Whose;
@@ -93,8 +94,16 @@ impl Operator {
                 Some(role) => of_role(name, role),
                 // What was taken out of the configuration may have left tokens.
                 None => {
-                    let record = self.of_one(self.last_issued(name)).await??;
-                    may_be_read(config, &record).then(|| Read::new(name.into(), before, MAX_TTL))
+                    let until = Some(Instant::now() + COUNT_FOR);
+                    let record = self.of_one(in_time(until, self.last_issued(name))).await;
+                    let may_be = match record {
+                        // There is none of it that is good.
+                        Some(None) => false,
+                        Some(Some(Some(record))) => may_be_read(config, &record),
+                        // Nobody can tell.
+                        Some(Some(None)) | None => is_read(config),
+                    };
+                    may_be.then(|| Read::new(name.into(), before, MAX_TTL))
                 }
             },
             What::Many { .. } => {
@@ -115,13 +124,19 @@ impl Operator {
 }
 
 /// Whether AWS may have read the token of this record: it was told something in it, or its role
-/// is one for AWS. Of a role that is no more nobody knows, so it may where AWS reads any.
+/// is one for AWS. Of a role that is no more nobody knows, so it may where AWS reads any; nor of
+/// what was erased.
 fn may_be_read(config: &Config, record: &Record) -> bool {
-    record.claims.as_deref().is_some_and(aws::is_told)
+    record.claims.as_deref().is_some_and(|claims| claims == ERASED || aws::is_told(claims))
         || match config.role.get(&record.role) {
             Some(role) => role.aws.is_some(),
-            None => config.role.values().any(|role| role.aws.is_some()),
+            None => is_read(config),
         }
+}
+
+/// Whether AWS reads tokens of any role.
+fn is_read(config: &Config) -> bool {
+    config.role.values().any(|role| role.aws.is_some())
 }
 
 /// Tokens that AWS may have read. It takes them until they expire, whatever became of them.

@@ -46,8 +46,6 @@ impl Broker {
                 let Some(broker) = broker.upgrade().filter(|it| !it.readiness.is_ending()) else {
                     return;
                 };
-                // Nobody need ask for what was only counted to be put on record.
-                broker.summarize(broker.denials.due(broker.clock.now())).await;
                 let book = broker.policies();
                 if book.rules_hash() != known && broker.warn_of_the_rest(&book).await {
                     known = book.rules_hash().to_string();
@@ -61,6 +59,8 @@ impl Broker {
                         tracing::warn!(%error, "what is due of elevations cannot be put on record");
                     }
                 }
+                // Nobody need ask for what was only counted to be put on record.
+                broker.summarize(broker.denials.due(broker.clock.now())).await;
             }
         });
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
-use time::{Duration, OffsetDateTime};
+use time::{Date, Duration, OffsetDateTime, Time};
 
 use super::engine::Engine;
 use super::rows::{damaged, micros, moment, record_from};
@@ -18,8 +18,10 @@ use crate::error::Result;
 
 const UNREADABLE: &str = "the audit log cannot be read";
 
-/// Asks for the latest moment, by its index.
-const LATEST: &str = "select max(at) as at from audit_record where at >= $1 and sequence < $2";
+/// Asks for the latest moment, by its index. What nobody can read is left out, whatever somebody
+/// has put there.
+const LATEST: &str = "select max(cast(at as bigint)) as at from audit_record
+     where at >= $1 and at <= $2 and sequence < $3 and sequence = cast(sequence as bigint)";
 
 #[async_trait]
 impl LogStore for SqlStore {
@@ -159,7 +161,11 @@ impl LogStore for SqlStore {
     async fn latest(&self, since: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>> {
         self.check_file()?;
         let ask = || {
-            sqlx::query(LATEST).bind(micros(since)).bind(stored(below)).fetch_one(&self.engine.pool)
+            sqlx::query(LATEST)
+                .bind(micros(since))
+                .bind(micros(OffsetDateTime::new_utc(Date::MAX, Time::MAX)))
+                .bind(stored(below))
+                .fetch_one(&self.engine.pool)
         };
         let row = self.engine.read(UNREADABLE, ask).await?;
         let latest: Option<i64> = row.try_get("at").map_err(|_| damaged("audit_record.at"))?;

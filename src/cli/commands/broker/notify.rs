@@ -89,6 +89,7 @@ async fn list(app: &App, args: &NotifyList) -> Result<()> {
     let unseen = store.unspread(args.limit).await?;
     let found = store.undelivered(args.limit).await?;
     store.close().await;
+    let is_more = [unseen.len(), found.len()].iter().any(|one| *one >= args.limit as usize);
     let unseen = unseen.into_iter().map(|(key, message)| Line::unseen(key, message));
     let lines: Vec<_> = unseen.chain(found.into_iter().map(Line::of)).collect();
     if args.json {
@@ -97,10 +98,9 @@ async fn list(app: &App, args: &NotifyList) -> Result<()> {
     if lines.is_empty() {
         return app.ui.line("Everybody was told everything.");
     }
-    if lines.len() >= args.limit as usize {
-        app.host
-            .interact
-            .note(&format!("These are the oldest {}; there may be more (--limit).", args.limit));
+    if is_more {
+        let why = "These are the oldest ones; there may be more (--limit).";
+        app.host.interact.note(why);
     }
     let header = ["CHANNEL", "TO", "KIND", "TITLE", "SINCE", "TRIES", "NEXT", "WHY"];
     app.ui.table(header, lines.into_iter().map(Line::row))

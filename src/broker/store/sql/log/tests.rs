@@ -92,6 +92,12 @@ async fn the_latest_moment_is_looked_up_by_an_index_whatever_its_number() {
             let found = store.latest(at(since), below).await.unwrap();
             assert_eq!(found, latest.map(at), "{since} {below}");
         }
+        // What somebody has put there that is no moment keeps nobody from it.
+        ground.tamper("update audit_record set at = 9000000000000000000 where sequence = 3").await;
+        if !ground.is_postgres() {
+            ground.tamper("update audit_record set at = 'x' where sequence = 4").await;
+        }
+        assert_eq!(store.latest(at(0), u64::MAX).await.unwrap(), Some(at(9)));
     }
     let store = sqlite::in_memory().await.unwrap();
     let plan = sqlx::query(AssertSqlSafe(format!("explain query plan {LATEST}")))
@@ -99,7 +105,7 @@ async fn the_latest_moment_is_looked_up_by_an_index_whatever_its_number() {
         .await
         .unwrap();
     let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-    assert!(plan.iter().any(|step| step.contains("audit_record_at (at>?)")), "{plan:?}");
+    assert!(plan.iter().any(|step| step.contains("audit_record_at (at>?")), "{plan:?}");
 }
 
 /// Where nobody reads all of it, ten million records are as quick as ten.
