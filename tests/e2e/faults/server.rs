@@ -23,6 +23,7 @@ use crate::support::wait::{free_port, wait_until};
 
 const KEK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const OTHER_KEK: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+const BODY: &str = "grant_type=password";
 const LONG: Duration = Duration::from_secs(60);
 
 const POLICY: &str = r#"@id("deploy") @ttl("15m")
@@ -85,6 +86,25 @@ max_ttl = "1h"
 
     fn serve(&self) -> Run {
         self.serve_without_key().env("TMPCRED_BROKER_KEK", KEK).limit(Duration::from_secs(120))
+    }
+
+    /// A request that the broker has begun with, and waits for the body of.
+    fn under_way(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let head = format!(
+            "POST /token HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.port,
+            BODY.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // It has begun with it once it asks for the body.
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
     }
 
     #[track_caller]
@@ -201,21 +221,7 @@ fn a_broker_that_is_told_to_end_finishes_what_is_under_way() {
         let reply = Http::new().get(&site.url(path)).unwrap();
         assert_eq!((reply.status, &reply.json()["status"]), (200, &Value::from(status)));
     }
-    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    let body = "grant_type=password";
-    let head = format!(
-        "POST /token HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\
-         Content-Length: {}\r\n\r\n",
-        site.port,
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    // It has begun with the request once it asks for the body.
-    let mut asked = [0; 25];
-    stream.read_exact(&mut asked).unwrap();
-    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut stream = site.under_way();
 
     running.signal(Signal::TERM);
     wait_until("the broker to take no more", LONG, || {
@@ -223,13 +229,30 @@ fn a_broker_that_is_told_to_end_finishes_what_is_under_way() {
     });
     let ready = Http::new().get(&format!("http://127.0.0.1:{admin}/readyz")).unwrap();
     assert_eq!((ready.status, &ready.json()["why"]), (503, &Value::from("the broker is ending")));
-    stream.write_all(body.as_bytes()).unwrap();
+    stream.write_all(BODY.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("unsupported_grant_type"), "{answer}");
     let said = running.wait().ok().stderr;
     assert!(said.contains("drained"), "{said}");
+}
+
+#[test]
+fn a_second_signal_cuts_off_what_is_under_way() {
+    let site = Site::new();
+    let running = site.start();
+    let mut stream = site.under_way();
+    running.signal(Signal::TERM);
+    wait_until("the broker to take no more", LONG, || {
+        TcpStream::connect(("127.0.0.1", site.port)).is_err().then_some(())
+    });
+    let said = end(running);
+    assert!(said.contains("drained"), "{said}");
+    // Had it been waited for, it would have been answered that it took too long.
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(String::from_utf8(answer).unwrap(), "");
 }
 
 /// The id of a token.
