@@ -247,7 +247,9 @@ async fn whoever_comes_while_doubts_are_settled_comes_next() {
     store.open.add_permits(5);
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (1, 2));
     let settled = || store.batches.lock().unwrap().iter().filter(|size| **size == SETTLED).count();
+    let end = Instant::now() + Duration::from_secs(30);
     while settled() < 3 {
+        assert!(Instant::now() < end, "{:?}", store.batches.lock().unwrap());
         tokio::task::yield_now().await;
     }
     // The first, some of what is in doubt, the second. Where the test was held up, what is in

@@ -20,8 +20,9 @@ const UNREADABLE: &str = "the audit log cannot be read";
 
 /// Asks for the latest moment, by its index. What nobody can read is left out, whatever somebody
 /// has put there.
-const LATEST: &str = "select max(cast(at as bigint)) as at from audit_record
-     where at >= $1 and at <= $2 and sequence < $3 and sequence = cast(sequence as bigint)";
+const LATEST: &str = "select cast(at as bigint) as latest from audit_record
+     where at >= $1 and at <= $2 and sequence < $3 and sequence = cast(sequence as bigint)
+     order by at desc limit 1";
 
 #[async_trait]
 impl LogStore for SqlStore {
@@ -165,11 +166,12 @@ impl LogStore for SqlStore {
                 .bind(micros(since))
                 .bind(micros(OffsetDateTime::new_utc(Date::MAX, Time::MAX)))
                 .bind(stored(below))
-                .fetch_one(&self.engine.pool)
+                .fetch_optional(&self.engine.pool)
         };
-        let row = self.engine.read(UNREADABLE, ask).await?;
-        let latest: Option<i64> = row.try_get("at").map_err(|_| damaged("audit_record.at"))?;
-        latest.map(|at| moment(at).ok_or_else(|| damaged("audit_record.at"))).transpose()
+        let Some(row) = self.engine.read(UNREADABLE, ask).await? else { return Ok(None) };
+        let impossible = || damaged("audit_record.at");
+        let latest = row.try_get("latest").map_err(|_| impossible())?;
+        moment(latest).map(Some).ok_or_else(impossible)
     }
 
     async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {

@@ -14,7 +14,7 @@ use crate::cli::args::{BrokerFile, BrokerKeys, BrokerPlace};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show::printable;
 use crate::cli::{misuse, show};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::host::process;
 use crate::wire::{KEYS_PATH, KEYS_REVOKE_PATH, KEYS_ROTATE_PATH};
 
@@ -214,9 +214,12 @@ fn revoke_elsewhere(
     let (mut keys, mut before) = (Vec::new(), BTreeSet::new());
     let mut kids: Vec<_> = kids.iter().collect();
     if kids.len() > 1 {
-        // Whoever may revoke may not be one who may list them: then it is in this order.
-        let there = broker.ask(async |client| client.get::<Keys>(KEYS_PATH, &()).await);
-        let there = there.map_or_else(|_| Vec::new(), |there| there.keys);
+        let there = match broker.ask(async |client| client.get::<Keys>(KEYS_PATH, &()).await) {
+            Ok(there) => there.keys,
+            // Whoever may revoke need not be one who may list them: then it is in this order.
+            Err(error) if error.kind() == ErrorKind::Denied => Vec::new(),
+            Err(error) => return Err(error),
+        };
         let active = KeyState::Active.as_str();
         kids.sort_by_key(|kid| there.iter().any(|key| key.kid == **kid && key.state == active));
     }
