@@ -294,6 +294,15 @@ mod tests {
         let ocsf = exported(Format::Ocsf, 8, &revoked);
         assert_eq!((&ocsf["activity_id"], &ocsf["activity_name"]), (&json!(99), &json!("revoke")));
         assert!(ocsf.get("src_endpoint").is_none());
+        // One id leads through all that was done under a grant, whatever the form.
+        let id = uuid::Uuid::from_u128(7);
+        let under = Record { elevation: Some(id), ..record("yes") };
+        for (format, place) in
+            [(Format::Jsonl, ""), (Format::Ecs, "/tmpcred"), (Format::Ocsf, "/unmapped")]
+        {
+            let line = exported(format, 9, &under);
+            assert_eq!(line.pointer(&format!("{place}/elevation")), Some(&json!(id)), "{line}");
+        }
         assert!(exported(Format::Ecs, 8, &revoked)["source"].get("ip").is_none());
     }
 
