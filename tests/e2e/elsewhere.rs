@@ -32,9 +32,14 @@ fn operator(who: &str) -> String {
 
 /// A broker that alice operates, and alice, who has not logged in.
 fn journey(options: &OidcOptions) -> Journey {
+    journey_under(options, "")
+}
+
+/// The same with more policies.
+fn journey_under(options: &OidcOptions, more: &str) -> Journey {
     let provider = OidcProvider::start_with(options);
     let who = ["alice", "service"].map(|who| operator(&format!("{}#{who}", provider.issuer())));
-    let policy = OPEN_POLICY.to_string() + &who.concat();
+    let policy = OPEN_POLICY.to_string() + &who.concat() + more;
     let broker =
         Broker::start(&BrokerOptions { policy, ..BrokerOptions::trusting(provider.issuer()) });
     let mut home = Home::stranger();
@@ -203,6 +208,22 @@ fn revokes_together(at: &impl Fn(&[&str]) -> Run) {
     let of_next: Vec<_> = said.filter(|said| said.contains(&format!("key {next} "))).collect();
     assert!(of_next.iter().any(|said| said.contains("is revoked")), "{of_next:?}");
     assert!(!of_next.iter().any(|said| said.contains("is active")), "{of_next:?}");
+}
+
+#[test]
+fn whoever_may_revoke_keys_and_not_list_them_revokes_several() {
+    let forbidden = r#"@id("no-lists") forbid (principal, action == Action::"administer", resource)
+        when { context.operation == "keys.list" };"#;
+    let journey = journey_under(&OidcOptions::default(), forbidden);
+    let at = |args: &[&str]| journey.tmpcred(&["broker"]).args(args).args(["--at", "deploy"]);
+    let keys = beside(&journey.broker, &["keys", "list", "--json"]).run().ok().json();
+    let tokens = keys.as_array().unwrap().iter().filter(|key| key["log_key"].is_null());
+    let kids: Vec<_> = tokens.map(|key| key["kid"].as_str().unwrap()).collect();
+    assert!(kids.len() > 1, "{keys}");
+    at(&["keys", "list"]).run().ended_with(5);
+    let revoke = [&["keys", "revoke", "--json"], &kids[..]].concat();
+    let done = at(&revoke).run().ok().json();
+    assert_eq!(done["revoked"], json!(kids));
 }
 
 fn journey_kid(token: &str) -> String {
