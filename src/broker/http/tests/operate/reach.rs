@@ -85,7 +85,8 @@ async fn sessions_of_aws_last_and_it_is_said_how_they_are_denied() {
     .await;
     let ops = ops(&bed);
     bed.issued(json!({}), &[]).await;
-    let jti = newest_id(&bed).await;
+    let issued = newest(&bed).await;
+    let jti = issued.jti.unwrap().to_string();
     for form in [
         vec![("role", "deploy")],
         vec![("issuer", CORP)],
@@ -114,7 +115,7 @@ async fn sessions_of_aws_last_and_it_is_said_how_they_are_denied() {
     assert!(answer["aws_sessions"]["deny"].is_object(), "{answer}");
     assert_eq!(answer["aws_sessions"].get("roles"), None);
     // That one is good for fifteen minutes, though its role may be had for an hour.
-    let end = newest(&bed).await.at + Duration::minutes(15) + crate::oidc::jwt::LEEWAY;
+    let end = issued.at + Duration::minutes(15) + crate::oidc::jwt::LEEWAY;
     let lasts = moment(&answer["aws_sessions"]["begun_before"]) - end;
     assert!((Duration::ZERO..=Duration::SECOND).contains(&lasts), "{answer}");
     // Of another role, or of long ago, there are none.
