@@ -82,6 +82,7 @@ mod serve;
 mod signals;
 mod signed_post;
 pub mod store;
+mod survive;
 mod sweep;
 #[cfg(test)]
 mod testbed;

@@ -20,6 +20,7 @@ use super::config;
 use super::metrics::Metrics;
 use super::own::OwnToken;
 use super::store::{Filter, Store};
+use super::survive::survive;
 
 /// Of how many tokens it is remembered.
 const REMEMBERED: usize = 64 * 1024;
@@ -109,23 +110,27 @@ async fn find(
     mut uses: mpsc::Receiver<(Used, config::Origins)>,
 ) {
     while let Some((used, config)) = uses.recv().await {
-        // It may have been asked for many times before the first was looked at.
-        if known.judge(&used, &config) {
-            continue;
+        survive("origins", find_one(&known, store.as_ref(), &used, &config)).await;
+    }
+}
+
+async fn find_one(known: &Known, store: &dyn Store, used: &Used, config: &config::Origins) {
+    // It may have been asked for many times before the first was looked at.
+    if known.judge(used, config) {
+        return;
+    }
+    let (jti, decision) = (Some(used.jti), Some(Decision::Issued));
+    let filter = Filter { jti, decision, ..Filter::default() };
+    match store.find(&filter, 1).await {
+        Ok(mut found) => {
+            // Of one whose record was erased nobody knows any more.
+            let record = found.pop().and_then(|(_, record)| record);
+            let source = record.and_then(|record| record.source.parse().ok());
+            known.add(used.jti, source);
+            known.judge(used, config);
         }
-        let (jti, decision) = (Some(used.jti), Some(Decision::Issued));
-        let filter = Filter { jti, decision, ..Filter::default() };
-        match store.find(&filter, 1).await {
-            Ok(mut found) => {
-                // Of one whose record was erased nobody knows any more.
-                let record = found.pop().and_then(|(_, record)| record);
-                let source = record.and_then(|record| record.source.parse().ok());
-                known.add(used.jti, source);
-                known.judge(&used, &config);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "where a token was issued to cannot be looked up");
-            }
+        Err(error) => {
+            tracing::debug!(%error, "where a token was issued to cannot be looked up");
         }
     }
 }

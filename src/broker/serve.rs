@@ -17,6 +17,7 @@ use super::http::guard::Guard;
 use super::http::hosts::{Hosts, Names};
 use super::metrics::Reload;
 use super::signals::{Hangups, Signals};
+use super::survive::survive;
 use super::tls::Certificate;
 use super::watch::{Seen, Watch};
 use super::{Broker, http, tls};
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::listener::{self, Exposure};
 use crate::host::process;
-use crate::telemetry::Format;
+use crate::telemetry::{Format, LogCounts};
 
 /// How long requests that are under way may take once the broker is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -50,8 +51,9 @@ const OTHER_FILES: u64 = 128;
 const MAX_HEADERS: usize = 32 * 1024;
 
 /// Runs the broker that this configuration describes, until SIGTERM or SIGINT. Then no new
-/// request is taken, and those under way are finished; a second signal cuts them off.
-pub fn serve(host: &Host, config: Config) -> Result<()> {
+/// request is taken, and those under way are finished; a second signal cuts them off. What is
+/// counted of the log is among the metrics.
+pub fn serve(host: &Host, config: Config, log: LogCounts) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|cause| {
             Error::new(ErrorKind::Io, "the broker cannot start its threads").because(cause)
@@ -91,6 +93,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         };
         let broker = Arc::new(opened);
         broker.metrics.certificate_ends(certificate_end);
+        broker.metrics.tell_of_log(log);
         broker.see_to_elevations();
         let limits = limits(&config);
         let names = Names::default();
@@ -297,36 +300,40 @@ impl Reloading {
     /// files do.
     async fn whenever(mut self, mut hangups: Hangups, broker: Arc<Broker>) {
         loop {
-            let seen = tokio::select! {
-                () = hangups.next() => Seen::All,
-                seen = self.watch.changed() => {
-                    if seen != Seen::Again {
-                        tracing::info!("files have changed");
-                    }
-                    seen
-                }
-            };
-            let (reading, before) = (broker.clone(), broker.configuration().tls);
-            // What comes of it is in the log.
-            let read = tokio::task::spawn_blocking(move || match seen {
-                Seen::PeopleAlone => reading.let_go_who_left(),
-                // It may be the certificate alone that was refused.
-                Seen::Again if reading.refused_files().is_none() => {}
-                Seen::Again => reading.reload_once_more(),
-                Seen::All => drop(reading.reload_policies()),
-            });
-            let _ = read.await;
-            if seen == Seen::PeopleAlone {
-                continue;
-            }
-            let config = broker.configuration();
-            self.names.set(config.hosts());
-            if seen == Seen::All || self.refused.is_some() || config.tls != before {
-                self.certificate(&config, &broker, seen).await;
-            }
-            let refused = broker.refused_files();
-            self.watch.follow(&config, refused.or(self.refused.is_some().then(Vec::new)));
+            survive("reload", self.once(&mut hangups, &broker)).await;
         }
+    }
+
+    async fn once(&mut self, hangups: &mut Hangups, broker: &Arc<Broker>) {
+        let seen = tokio::select! {
+            () = hangups.next() => Seen::All,
+            seen = self.watch.changed() => {
+                if seen != Seen::Again {
+                    tracing::info!("files have changed");
+                }
+                seen
+            }
+        };
+        let (reading, before) = (broker.clone(), broker.configuration().tls);
+        // What comes of it is in the log.
+        let read = tokio::task::spawn_blocking(move || match seen {
+            Seen::PeopleAlone => reading.let_go_who_left(),
+            // It may be the certificate alone that was refused.
+            Seen::Again if reading.refused_files().is_none() => {}
+            Seen::Again => reading.reload_once_more(),
+            Seen::All => drop(reading.reload_policies()),
+        });
+        let _ = read.await;
+        if seen == Seen::PeopleAlone {
+            return;
+        }
+        let config = broker.configuration();
+        self.names.set(config.hosts());
+        if seen == Seen::All || self.refused.is_some() || config.tls != before {
+            self.certificate(&config, broker, seen).await;
+        }
+        let refused = broker.refused_files();
+        self.watch.follow(&config, refused.or(self.refused.is_some().then(Vec::new)));
     }
 
     /// Reads the certificate again. Where it is tried once more and refused as it was before, that

@@ -4,6 +4,8 @@
 
 pub mod export;
 mod json;
+#[cfg(feature = "broker")]
+mod server;
 pub mod settings;
 
 use std::io::IsTerminal;
@@ -12,7 +14,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
+
+#[cfg(feature = "broker")]
+pub use server::{LogCounts, ServerLog};
 
 use crate::host::env::Env;
 
@@ -40,13 +46,17 @@ pub fn start(verbosity: u8, env: &Env) -> Option<String> {
     if by_arguments.is_none() && env.get_os(FILTER).is_none() {
         return None;
     }
-    start_with(env, by_arguments.unwrap_or(INFO), Format::Text)
+    start_with(env, by_arguments.unwrap_or(INFO), Format::Text, std::io::stderr)
 }
 
 /// The same for a server, which [`start`] is not for: always, at `info` unless told
-/// otherwise, and in this format.
-pub fn start_server(verbosity: u8, env: &Env, format: Format) -> Option<String> {
-    start_with(env, by_arguments(verbosity).unwrap_or(INFO), format)
+/// otherwise, in this format, and by a thread of its own, for as long as what is returned is there.
+#[cfg(feature = "broker")]
+pub fn start_server(verbosity: u8, env: &Env, format: Format) -> ServerLog {
+    let (log, queue) = ServerLog::to(std::io::stderr());
+    let wrong = start_with(env, by_arguments(verbosity).unwrap_or(INFO), format, queue);
+    log.count_panics();
+    log.with(wrong)
 }
 
 fn by_arguments(verbosity: u8) -> Option<&'static str> {
@@ -57,7 +67,12 @@ fn by_arguments(verbosity: u8) -> Option<&'static str> {
     }
 }
 
-fn start_with(env: &Env, otherwise: &str, format: Format) -> Option<String> {
+fn start_with(
+    env: &Env,
+    otherwise: &str,
+    format: Format,
+    writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+) -> Option<String> {
     let (filter, wrong) = match filter(env) {
         Ok(filter) => (filter, None),
         Err(why) => {
@@ -70,7 +85,7 @@ fn start_with(env: &Env, otherwise: &str, format: Format) -> Option<String> {
         // To say that a line could not be written, it would write another one, in a way that
         // panics where that cannot be written either: on a full disk whoever logs would end.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     // One per process; whoever comes second changes nothing.
     let _ = match format {
         Format::Text => {

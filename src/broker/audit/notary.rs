@@ -13,6 +13,7 @@ use super::tree::Frontier;
 use super::whole::{Turn, Whole};
 use crate::broker::keys::CheckpointKeys;
 use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit, require_end};
+use crate::broker::survive::survive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 
@@ -96,18 +97,9 @@ impl Signer {
         loop {
             // Whatever the others do: this process may be the last, or the only one that sees it.
             let alone = stopped.is_terminated() || self.whole.is_in_doubt() || self.left >= LEFT;
-            let failure = match alone || self.has_turn().await {
-                true => {
-                    self.left = 0;
-                    let outcome = self.sign().await;
-                    self.tell(&outcome);
-                    outcome.err()
-                }
-                false => {
-                    self.left += 1;
-                    None
-                }
-            };
+            let failure = survive("checkpoints", self.step(alone)).await.unwrap_or_else(|| {
+                Some(Error::new(ErrorKind::Other, "the signer of checkpoints failed abnormally"))
+            });
             if let Some(error) = &failure
                 && self.failure != failure
             {
@@ -126,6 +118,18 @@ impl Signer {
                 _ = &mut stopped => {}
             }
         }
+    }
+
+    /// Signs, where it has to or it is its turn. Returns why it could not.
+    async fn step(&mut self, alone: bool) -> Option<Error> {
+        if !alone && !self.has_turn().await {
+            self.left += 1;
+            return None;
+        }
+        self.left = 0;
+        let outcome = self.sign().await;
+        self.tell(&outcome);
+        outcome.err()
     }
 
     /// Tells what was found of the log.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::issuer::Trusted;
 use super::kept::{Keeper, KeysSeal};
 use crate::broker::store::Store;
+use crate::broker::survive::survive;
 
 /// How often it is looked whether it is time for something.
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -53,7 +54,7 @@ impl Ahead {
         tasks.spawn(async move {
             loop {
                 tokio::time::sleep(TICK).await;
-                fetching.follow(issuers()).await;
+                survive("issuers", fetching.follow(issuers())).await;
             }
         });
         Self(tasks)
@@ -100,9 +101,10 @@ async fn attend(trusted: &Trusted, part: Part) {
     loop {
         if trusted.is_due(part) && trusted.left_alone(part).is_zero() {
             let pause = pause_after(failures);
-            match trusted.renew(part, pause + LATE).await {
-                Ok(()) => failures = 0,
-                Err(error) => {
+            match survive("issuer_keys", trusted.renew(part, pause + LATE)).await {
+                Some(Ok(())) => failures = 0,
+                None => failures += 1,
+                Some(Err(error)) => {
                     failures += 1;
                     trusted.leave_alone(part, pause);
                     let issuer = trusted.issuer();
@@ -116,7 +118,7 @@ async fn attend(trusted: &Trusted, part: Part) {
 
 async fn keep(mut keeper: Keeper) {
     loop {
-        keeper.keep().await;
+        survive("kept_keys", keeper.keep()).await;
         tokio::time::sleep(TICK).await;
     }
 }

@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{CountedElevations, Effect, Unit, Unless};
+use crate::broker::survive::survive;
 use crate::credential::Principal;
 use crate::error::Result;
 
@@ -46,23 +47,31 @@ impl Broker {
                 let Some(broker) = broker.upgrade().filter(|it| !it.readiness.is_ending()) else {
                     return;
                 };
-                let book = broker.policies();
-                if book.rules_hash() != known && broker.warn_of_the_rest(&book).await {
-                    known = book.rules_hash().to_string();
+                if survive("elevations", broker.see_to_what_is_due(&mut known)).await == Some(true) {
+                    ticks.reset_immediately();
                 }
-                drop(book);
-                match broker.due_elevations().await {
-                    // There is more: very many may lapse at once.
-                    Ok(done) if done >= BATCH as usize => ticks.reset_immediately(),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "what is due of elevations cannot be put on record");
-                    }
-                }
-                // Nobody need ask for what was only counted to be put on record.
-                broker.summarize(broker.denials.due(broker.clock.now())).await;
             }
         });
+    }
+
+    /// Sees to what is due at this moment, under rules with another hash than those that were known.
+    /// Returns whether there is more: very many may lapse at once.
+    async fn see_to_what_is_due(&self, known: &mut String) -> bool {
+        let book = self.policies();
+        if book.rules_hash() != known && self.warn_of_the_rest(&book).await {
+            *known = book.rules_hash().to_string();
+        }
+        drop(book);
+        let is_more = match self.due_elevations().await {
+            Ok(done) => done >= BATCH as usize,
+            Err(error) => {
+                tracing::warn!(%error, "what is due of elevations cannot be put on record");
+                false
+            }
+        };
+        // Nobody need ask for what was only counted to be put on record.
+        self.summarize(self.denials.due(self.clock.now())).await;
+        is_more
     }
 
     /// Warns of what is left of roles that are had by elevation no more, as it is found at the

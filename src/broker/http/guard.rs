@@ -203,6 +203,9 @@ impl Guard {
     }
 }
 
+/// What stands for the route of a request that has none.
+const UNKNOWN: &str = "unknown";
+
 /// Turns requests away while too many are worked on, or there are too many large
 /// ones. A request counts from when it is there as a whole, and its connection is busy from
 /// then on: slow callers cannot keep others out.
@@ -213,12 +216,13 @@ pub async fn shed_load(
     next: Next,
 ) -> Response {
     let (peer, has_body) = (peer_of(&request), !request.body().is_end_stream());
+    let route = route_of(&request).unwrap_or_else(|| UNKNOWN.into());
     let (parts, body) = request.into_parts();
     let late = || {
         let why = "the body did not arrive in time";
         Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, why))
     };
-    let gathered = tokio::time::timeout(guard.body_time, guard.gather(body)).await;
+    let gathered = tokio::time::timeout(guard.body_time, guard.gather(body, &route)).await;
     let (body, _large) = match gathered.unwrap_or_else(|_| late()) {
         Ok(gathered) => gathered,
         Err(refusal) => return refusal.at(id),
@@ -227,8 +231,13 @@ pub async fn shed_load(
     let request = Request::from_parts(parts, body.into());
     match guard.room() {
         Some(_room) => next.run(request).await,
-        None => guard.is_busy(Shed::Requests).at(id),
+        None => guard.is_busy(Shed::Requests, &route).at(id),
     }
+}
+
+/// The route of a request, as it was mounted.
+fn route_of(request: &Request) -> Option<String> {
+    request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string())
 }
 
 /// Who is at the other end of the connection of a request.
@@ -252,13 +261,13 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     }
     let method = request.method().clone();
     // The address as the caller wrote it may hold anything, so the log has the route.
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let route = route_of(&request);
     let came_with = w3c::from_headers(request.headers());
     let step = guard.tracer.answer(|| named(&method, route.as_deref()), came_with);
     if step.is_kept() {
         describe(&step, &request, route.as_deref(), id);
     }
-    let route = route.unwrap_or_else(|| "unknown".into());
+    let route = route.unwrap_or_else(|| UNKNOWN.into());
     let trace_id = step.id().map(tracing::field::display);
     let span = tracing::info_span!("request", request_id = %id, trace_id, %method, route);
     let (request, rest) = Rest::of(request);
@@ -345,13 +354,22 @@ fn describe(step: &Step, request: &Request, route: Option<&str>, id: RequestId) 
 }
 
 impl Guard {
-    fn is_busy(&self, what: Shed) -> Refusal {
-        self.metrics.shed(what);
+    /// Counts from now on, from zero, what is turned away of this route.
+    pub(super) fn counts_shed_at(&self, route: &str) {
+        self.metrics.counts_shed_at(route);
+    }
+
+    fn is_busy(&self, what: Shed, route: &str) -> Refusal {
+        self.metrics.shed(what, route);
         Refusal::unavailable("the broker is busy", Duration::from_secs(1))
     }
 
     /// Takes in a body. Where it is large, it counts as one until it is done with.
-    async fn gather(&self, mut body: Body) -> Result<(Bytes, Option<Large>), Refusal> {
+    async fn gather(
+        &self,
+        mut body: Body,
+        route: &str,
+    ) -> Result<(Bytes, Option<Large>), Refusal> {
         let mut gathered = Vec::new();
         let mut large = None;
         while let Some(frame) = body.frame().await {
@@ -363,7 +381,7 @@ impl Guard {
             }
             if length > SMALL_BODY && large.is_none() {
                 let permit = self.large.clone().try_acquire_owned();
-                large = Some(permit.map_err(|_| self.is_busy(Shed::LargeBodies))?);
+                large = Some(permit.map_err(|_| self.is_busy(Shed::LargeBodies, route))?);
             }
             gathered.extend_from_slice(&data);
         }

@@ -13,6 +13,7 @@ use super::keeper::{self, Keeper, Settled, put_back};
 use super::manage::{Report, Rotation, Which};
 use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, checkpoint, life};
 use crate::broker::audit::{self, Author, note::VerifierKey};
+use crate::broker::survive::survive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -272,14 +273,14 @@ impl Shared {
         let mut failed = false;
         loop {
             tokio::time::sleep(EVERY).await;
-            match self.look().await {
-                Ok(_) => failed = false,
+            match survive("keys", self.look()).await {
+                Some(Ok(_)) => failed = false,
                 // It is told once.
-                Err(error) if !failed => {
+                Some(Err(error)) if !failed => {
                     failed = true;
                     tracing::error!(%error, "the signing keys cannot be looked at");
                 }
-                Err(_) => {}
+                Some(Err(_)) | None => {}
             }
         }
     }

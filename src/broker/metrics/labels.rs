@@ -408,14 +408,21 @@ pub enum Shed {
 }
 
 impl Shed {
-    pub(super) const ALL: &[&str] = &[Self::Requests.as_str(), Self::LargeBodies.as_str()];
+    pub(super) const ALL: [Self; 2] = [Self::Requests, Self::LargeBodies];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
             Self::LargeBodies => "large_bodies",
         }
     }
+}
+
+/// What there was too much of, and for which route.
+pub(super) type Shedding = [(&'static str, String); 2];
+
+pub(super) fn shedding(what: Shed, route: &str) -> Shedding {
+    [("reason", what.as_str().into()), ("route", route.into())]
 }
 
 /// Where tokens are shown.

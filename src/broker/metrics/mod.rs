@@ -13,7 +13,7 @@ mod sample;
 mod store_clock;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -39,6 +39,7 @@ use super::own::Flaw;
 use super::proof::Fault;
 use super::rate::TooOften;
 use crate::error::Result;
+use crate::telemetry::LogCounts;
 
 /// What all names begin with.
 const PREFIX: &str = "tmpcred";
@@ -90,10 +91,11 @@ pub struct Metrics {
     revoking: Histogram,
     appending: Histogram,
     unrecorded: Counter,
-    shed: Family<Label, Counter>,
+    shed: Family<labels::Shedding, Counter>,
     limited: Family<labels::TurnedAway, Counter>,
     reloads: Family<Label, Counter>,
     certificate: certificate::Served,
+    log: OnceLock<LogCounts>,
     policy_reloads: Family<Label, Counter>,
     unsigned: Counter,
     pending: Pending,
@@ -126,10 +128,11 @@ impl Default for Metrics {
             revoking: durations(),
             appending: durations(),
             unrecorded: Counter::default(),
-            shed: labels::all("reason", Shed::ALL),
+            shed: Family::default(),
             limited: labels::all_turned_away(),
             reloads: labels::all("outcome", Reload::ALL),
             certificate: Default::default(),
+            log: OnceLock::new(),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
             pending: Pending::default(),
@@ -251,7 +254,7 @@ impl Metrics {
         );
         registry.register(
             "load_shed",
-            "Requests turned away because too much was under way, by what there was too much of",
+            "Requests turned away because too much was under way, by what there was too much of, and for what",
             self.shed.clone(),
         );
         registry.register(
@@ -407,9 +410,22 @@ impl Metrics {
         self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
-    /// Counts a request that was turned away.
-    pub fn shed(&self, what: Shed) {
-        self.shed.get_or_create(&[("reason", what.as_str())]).inc();
+    /// Counts a request for this route that was turned away.
+    pub fn shed(&self, what: Shed, route: &str) {
+        self.shed.get_or_create(&labels::shedding(what, route)).inc();
+    }
+
+    /// Counts from now on, from zero, what is turned away of this route.
+    pub(super) fn counts_shed_at(&self, route: &str) {
+        for what in Shed::ALL {
+            drop(self.shed.get_or_create(&labels::shedding(what, route)));
+        }
+    }
+
+    /// Tells from now on what is counted of this log.
+    pub(super) fn tell_of_log(&self, counts: LogCounts) {
+        // There is one for each process.
+        let _ = self.log.set(counts);
     }
 
     /// Counts a request of which there were too many of late.

@@ -18,6 +18,7 @@ use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
 use crate::broker::notify::{Counted, View as _};
 use crate::broker::store::Backlog;
+use crate::telemetry::LogCounts;
 use crate::trace::Counts;
 
 /// The `Content-Type` of the output.
@@ -91,7 +92,12 @@ impl Broker {
         pending.set(i64::from(self.is_restart_pending()));
         let help = "1 where the configuration as last read has changes that take a restart";
         sampled.register("restart_pending", help, pending);
+        let refused = Gauge::<i64>::default();
+        refused.set(i64::from(self.refused_files().is_some()));
+        let help = "1 where the configuration and policies as last read cannot be used, so that those from before decide";
+        sampled.register("policies_refused", help, refused);
         self.metrics.sample_certificate(&mut sampled, self.clock.now());
+        sample_log(&mut sampled, self.metrics.log.get());
         let broken = Gauge::<i64>::default();
         broken.set(i64::from(self.audit.is_broken()));
         let help = "1 where the audit log is not what was signed of it, so that nothing is issued";
@@ -202,6 +208,16 @@ fn sample_records(registry: &mut Registry, metrics: &Metrics) {
     registry.register("audit_queue_records", "Records that are not durable yet", waiting);
     let help = "How long the first of the records that are not durable yet has been waiting";
     registry.register_with_unit("audit_lag", help, Unit::Seconds, lag);
+}
+
+fn sample_log(registry: &mut Registry, counts: Option<&LogCounts>) {
+    let (lost, panics) = (Counter::<u64>::default(), Counter::<u64>::default());
+    lost.inc_by(counts.map_or(0, LogCounts::lost));
+    panics.inc_by(counts.map_or(0, LogCounts::panics));
+    let help = "Lines of the log that are in none, because too many were to be written or they could not be";
+    registry.register("log_lines_lost", help, lost);
+    let help = "Threads and tasks that panicked, which is a mistake in the program";
+    registry.register("panics", help, panics);
 }
 
 fn sample_spans(registry: &mut Registry, counts: Option<&Counts>) {

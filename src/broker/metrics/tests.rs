@@ -67,7 +67,7 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         "issuance_failures_total{reason=\"unrecorded\"}",
         "issuance_duration_seconds_count{outcome=\"issued\"}",
         "revocation_duration_seconds_count",
-        "load_shed_total{reason=\"requests\"}",
+        "load_shed_total{reason=\"requests\",route=\"/token\"}",
         "issuance_renewals_total{role=\"deploy\"}",
         "own_tokens_refused_total{reason=\"unknown_key\"}",
         "tokens_active",
@@ -278,7 +278,7 @@ async fn the_admin_listener_answers_while_the_public_one_turns_requests_away() {
     assert_eq!(bed.admin.get("/healthz").await.status.as_u16(), 200);
     assert_eq!(bed.admin.get("/readyz").await.status.as_u16(), 200);
     let shed = seen(&bed).await;
-    assert_eq!(shed.get("load_shed_total{reason=\"requests\"}"), 1.0);
+    assert_eq!(shed.get("load_shed_total{reason=\"requests\",route=\"/token\"}"), 1.0);
     assert_eq!(shed.get("issuance_attempts_total"), 0.0);
     drop(full);
     bed.issued(json!({}), &[]).await;

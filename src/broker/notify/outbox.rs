@@ -14,6 +14,7 @@ use super::courier::{Courier, PATIENCE};
 use super::message::Message;
 use crate::broker::directory::Directory;
 use crate::broker::store::{Backlog, NewDelivery, Store};
+use crate::broker::survive::survive;
 use crate::error::Result;
 use crate::host::clock::Clock;
 
@@ -142,8 +143,8 @@ impl<V: View + 'static> Sorter<V> {
         loop {
             self.have_couriers(&stopped);
             let step = async {
-                let pause = self.step().await;
-                tokio::time::sleep(pause).await;
+                let pause = survive("messages", self.step()).await;
+                tokio::time::sleep(pause.unwrap_or(LOOK)).await;
             };
             tokio::select! {
                 () = step => {}

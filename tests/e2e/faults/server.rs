@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -365,6 +366,35 @@ fn a_broker_whose_log_takes_nothing_issues_and_ends_as_ever() {
         assert_eq!(journey.broker.issued(), 3, "each that is on record was handed over");
         journey.broker.restart();
     }
+}
+
+#[test]
+fn a_broker_whose_log_nobody_reads_serves_and_ends_as_ever() {
+    let mut journey = Journey::start();
+    journey.broker.stop();
+    let home = &journey.broker.home;
+    let program = home.share(under_test());
+    // One pipe for all that it says, as where a container runs.
+    let (unread, taken) = std::io::pipe().unwrap();
+    let script = format!("exec \"$@\" >/proc/{}/fd/{} 2>&1", std::process::id(), taken.as_raw_fd());
+    let serve = home.command("sh").args(["-c", &script, "sh"]).args([program]);
+    let serve = serve.args(["broker", "serve", "-v", "--config"]).args([home.path("broker.toml")]);
+    let running = serve.env("TMPCRED_BROKER_KEK", KEK).limit(Duration::from_secs(120)).spawn();
+    drop(taken);
+    let url = |path: &str| format!("{}{path}", journey.broker.url());
+    wait_until("the broker to be ready", LONG, || {
+        Http::new().get(&url("/readyz")).ok().filter(|reply| reply.status == 200)
+    });
+    // A pipe takes 64 KiB, and each answer is a line of more than a hundred bytes.
+    for _ in 0..1000 {
+        assert_eq!(Http::new().get(&url("/nothing")).unwrap().status, 404);
+    }
+    journey.tmpcred(&["token", "--ttl", "61s"]).run().ok();
+    end(running);
+    // That much it would have said.
+    let mut said = String::new();
+    (&unread).take(1 << 20).read_to_string(&mut said).unwrap();
+    assert!(said.len() >= 1 << 16, "{} bytes", said.len());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::{Letter, Refused, Sink};
 use crate::broker::audit::export::Format;
 use crate::broker::config::BeginWith;
 use crate::broker::store::{Row, Store, Turn};
+use crate::broker::survive::survive;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many records are handed on at a time, and how long they may be together, in bytes.
@@ -121,8 +122,8 @@ impl Courier {
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         loop {
             let step = async {
-                let pause = self.step().await;
-                tokio::time::sleep(pause).await;
+                let pause = survive("sink", self.step()).await;
+                tokio::time::sleep(pause.unwrap_or(LOOK)).await;
             };
             // Whatever it was at is as if it had not begun, or is done twice.
             tokio::select! {

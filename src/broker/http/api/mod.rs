@@ -120,6 +120,7 @@ impl Api {
         for endpoint in endpoints {
             let mut route = Router::new().route(&endpoint.path, endpoint.handler);
             if endpoint.sheds {
+                guard.counts_shed_at(&endpoint.path);
                 let guard = match endpoint.limited.is_some_and(config::Endpoint::is_for_people) {
                     true => guard.clone().with_room_kept(),
                     false => guard.clone(),

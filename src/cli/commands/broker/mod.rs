@@ -17,7 +17,7 @@ use crate::cli::{App, misuse};
 use crate::deliver::Outcome;
 use crate::error::{Error, ErrorKind, Result, exit_code};
 use crate::oidc::Issuer;
-use crate::telemetry::{self, Format};
+use crate::telemetry::{self, Format, ServerLog};
 
 /// The issuer whose endpoints are described. A broker that runs describes its own.
 const EXAMPLE: &str = "https://broker.example.com";
@@ -26,7 +26,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
     match &args.command {
         BrokerCommand::Serve { file } => return serve(app, file),
         BrokerCommand::Dev { port } => {
-            log(app, Format::Text);
+            let _log = log(app, Format::Text);
             dev(app, *port)
         }
         BrokerCommand::Check { what, online } => check::run(app, what, *online),
@@ -55,8 +55,8 @@ fn check_reason(reason: &str) -> Result<()> {
 fn serve(app: &App, file: &Path) -> Result<Outcome> {
     let config = broker::config::load(file)?;
     let format = config.log.format;
-    log(app, format);
-    match (broker::serve(&app.host, config), format) {
+    let log = log(app, format);
+    match (broker::serve(&app.host, config, log.counts()), format) {
         (Ok(()), _) => Ok(Outcome::Exited(exit_code::OK)),
         (Err(error), Format::Text) => Err(error),
         // Whoever reads the log reads nothing else.
@@ -69,12 +69,14 @@ fn serve(app: &App, file: &Path) -> Result<Outcome> {
 }
 
 /// Begins the log of a server.
-fn log(app: &App, format: Format) {
-    match (telemetry::start_server(app.verbosity, &app.host.env, format), format) {
+fn log(app: &App, format: Format) -> ServerLog {
+    let log = telemetry::start_server(app.verbosity, &app.host.env, format);
+    match (log.wrong(), format) {
         (None, _) => {}
-        (Some(wrong), Format::Text) => app.host.interact.warn(&wrong),
+        (Some(wrong), Format::Text) => app.host.interact.warn(wrong),
         (Some(wrong), Format::Json) => tracing::warn!("{wrong}"),
     }
+    log
 }
 
 fn openapi(app: &App, admin: bool) -> Result<()> {
