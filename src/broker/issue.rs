@@ -96,6 +96,9 @@ pub struct Issued {
 
 /// A random part of this, in whole seconds.
 fn jitter(most: Duration) -> Duration {
+    if most.is_zero() {
+        return most;
+    }
     let mut bytes = [0; 8];
     // Without randomness there is none.
     let drawn = aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u64::from_be_bytes(bytes));

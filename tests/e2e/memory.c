@@ -1,5 +1,5 @@
-/* Tries what release/memory.c copies with: every length that has a way of its own and those
-   around, everywhere, also where source and destination lie on top of each other, and at the
+/* Tries what release/memory.c copies and compares with: every length that has a way of its own and
+   those around, everywhere, also where source and destination lie on top of each other, and at the
    edge of what may be read and written. */
 
 #include <stdio.h>
@@ -10,6 +10,8 @@
 
 void *our_memcpy(void *restrict, const void *restrict, size_t);
 void *our_memmove(void *, const void *, size_t);
+int our_memcmp(const void *, const void *, size_t);
+int our_bcmp(const void *, const void *, size_t);
 
 enum { MOST = 700, ROOM = 3 * MOST };
 
@@ -32,6 +34,24 @@ static void try_move(size_t n, size_t from, size_t to) {
         if (our_memcpy(now + to, now + from, n) != now + to) fails("what it returns", n, from, to);
         if (memcmp(now, expected, ROOM) != 0) fails("memcpy", n, from, to);
     }
+}
+
+static int sign(int of) { return (of > 0) - (of < 0); }
+
+/* What they say of `n` bytes of which only that at `at` differs, and those behind it, which must
+   not count. */
+static void try_compare(unsigned char *one, unsigned char *other, size_t n, size_t at) {
+    memcpy(one, before, n), memcpy(other, before, n);
+    int expected = 0;
+    if (at < n) {
+        /* As bytes without a sign: 0x7f is less than 0x80. */
+        one[at] = before[at] % 2 ? 0x80 : 0x7f, other[at] = before[at] % 2 ? 0x7f : 0x80;
+        expected = before[at] % 2 ? 1 : -1;
+        for (size_t i = at + 1; i < n; i++) one[i] = expected > 0 ? 0 : 0xff, other[i] = ~one[i];
+    }
+    if (sign(our_memcmp(one, other, n)) != expected) fails("memcmp", n, (long)at, 0);
+    if (sign(our_memcmp(other, one, n)) != -expected) fails("memcmp", n, (long)at, 1);
+    if (!our_bcmp(one, other, n) != !expected) fails("bcmp", n, (long)at, 0);
 }
 
 /* Pages that nothing may be read of, nor written to, before and behind one that it may. */
@@ -65,6 +85,15 @@ int main(void) {
         if (memcmp(other + page - n, before, n) != 0) fails("at the end", n, 0, 0);
         count += 2;
     }
-    printf("%lu copies\n", count);
+    unsigned long compared = 0;
+    for (size_t n = 0; n <= 200; n++) {
+        for (size_t at = 0; at <= n; at++) {
+            try_compare(one, other, n, at);
+            try_compare(one + page - n, other + page - n, n, at);
+            try_compare(one + 3, other + page - n, n, at);
+            compared += 3;
+        }
+    }
+    printf("%lu copies, %lu comparisons\n", count, compared);
     return 0;
 }

@@ -1,10 +1,10 @@
-//! How the release copies memory: by what is linked into it in place of the C library's own.
+//! How the release copies and compares memory: by what is linked into it in place of the C library's own.
 
 use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn copies_are_right_for_every_length_and_touch_nothing_else() {
+fn copies_and_comparisons_are_right_for_every_length_and_touch_nothing_else() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
     let linked = std::fs::read_to_string(root.join("release/link")).unwrap();
@@ -24,10 +24,11 @@ fn copies_are_right_for_every_length_and_touch_nothing_else() {
     run(Command::new("cc")
         .args(flags)
         .args(["-Wall", "-Wextra", "-Werror", "-c"])
-        .args(["-Dmemcpy=our_memcpy", "-Dmemmove=our_memmove", "-o"])
+        .args(["-Dmemcpy=our_memcpy", "-Dmemmove=our_memmove"])
+        .args(["-Dmemcmp=our_memcmp", "-Dbcmp=our_bcmp", "-o"])
         .arg(&object)
         .arg(root.join("release/memory.c")));
-    // A loop that copies may have become a call of what it is part of.
+    // A loop that copies or compares may have become a call of what it is part of.
     let calls = run(Command::new("nm").arg("--undefined-only").arg(&object));
     assert_eq!(calls.trim(), "");
     let program = dir.path().join("check");
@@ -37,6 +38,9 @@ fn copies_are_right_for_every_length_and_touch_nothing_else() {
         .arg(&object)
         .arg(root.join("tests/e2e/memory.c")));
     let said = run(&mut Command::new(&program));
-    let copies: u32 = said.trim().strip_suffix(" copies").unwrap().parse().unwrap();
-    assert!(copies > 100_000, "{said}");
+    let (copies, comparisons) = said.trim().split_once(" copies, ").unwrap();
+    let comparisons = comparisons.strip_suffix(" comparisons").unwrap();
+    for count in [copies, comparisons] {
+        assert!(count.parse::<u32>().unwrap() > 50_000, "{said}");
+    }
 }

@@ -47,7 +47,8 @@ impl Broker {
                 let Some(broker) = broker.upgrade().filter(|it| !it.readiness.is_ending()) else {
                     return;
                 };
-                if survive("elevations", broker.see_to_what_is_due(&mut known)).await == Some(true) {
+                if survive("elevations", broker.see_to_what_is_due(&mut known)).await == Some(true)
+                {
                     ticks.reset_immediately();
                 }
             }

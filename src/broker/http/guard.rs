@@ -365,11 +365,7 @@ impl Guard {
     }
 
     /// Takes in a body. Where it is large, it counts as one until it is done with.
-    async fn gather(
-        &self,
-        mut body: Body,
-        route: &str,
-    ) -> Result<(Bytes, Option<Large>), Refusal> {
+    async fn gather(&self, mut body: Body, route: &str) -> Result<(Bytes, Option<Large>), Refusal> {
         let mut gathered = Vec::new();
         let mut large = None;
         while let Some(frame) = body.frame().await {

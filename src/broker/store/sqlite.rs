@@ -285,6 +285,8 @@ async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::Any
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
+        // There is no server that could have gone.
+        .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let settings = settings.clone();
             Box::pin(async move {

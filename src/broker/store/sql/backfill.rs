@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sqlx::AnyPool;
 
-/// After how many changes the log is worth the work: it is some MiB long then.
-const CHANGES: usize = 512;
+/// After how many changes the log is worth the work: it is ten MiB long then or so. The pages that
+/// each commit changes are moved once for all of these.
+const CHANGES: usize = 2048;
 
 /// Moves what was committed, every so often.
 #[derive(Clone, Default)]

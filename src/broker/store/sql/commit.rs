@@ -18,7 +18,7 @@ use crate::error::Result;
 /// Commits a group of units.
 pub(super) async fn commit(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
     let outcomes = engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await?;
-    engine.committed(units.iter().map(|unit| unit.records.len() + unit.effects.len()).sum());
+    engine.committed(units.iter().map(changes_of).sum());
     Ok(outcomes)
 }
 
@@ -64,6 +64,12 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         guard.grew(grown);
     }
     Ok(outcomes)
+}
+
+/// How much a unit changes.
+fn changes_of(unit: &Unit) -> usize {
+    let changes = unit.effects.iter().filter(|effect| !effect.changes_nothing());
+    unit.records.len() + changes.count()
 }
 
 /// Whether it makes a difference to an effect what is on record before it.
