@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, Connection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor as _, Row};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -69,6 +69,11 @@ const APPEND_ONLY: Own = Own {
 const SETTINGS: &str = "select current_setting('server_encoding') as encoding,
     current_setting('transaction_read_only') as read_only,
     coalesce(current_setting('fsync', true), 'on') as fsync";
+
+/// Whether a connection is in no transaction, in which whoever comes next would see the database as
+/// it was when that was begun. Who is given up while it begins one may be in it all the same, which
+/// nobody on this side knows.
+const IS_BETWEEN: &str = "select transaction_timestamp() = statement_timestamp()";
 
 /// How large a file with authorities may be, in bytes.
 const MAX_PEM: u64 = 1 << 20;
@@ -161,18 +166,23 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
             // It is there for as long as there are connections.
             let _ = &way;
             Box::pin(async move {
-                match unfit(connection, purpose).await? {
-                    Some(error) => Err(sqlx::Error::Configuration(error.to_string().into())),
-                    None => Ok(()),
+                if let Some(error) = unfit(connection, purpose).await? {
+                    return Err(sqlx::Error::Configuration(error.to_string().into()));
                 }
+                // Where nobody waits for an answer any more, a server goes on all the same.
+                let limit = 2 * answer_within.as_millis();
+                let limit = format!("set statement_timeout = {limit}");
+                connection.execute(sqlx::raw_sql(AssertSqlSafe(limit))).await?;
+                Ok(())
             })
         })
         // Who was given up while it was asked something may never answer again. It would
         // keep its place for as long as it is waited for.
         .after_release(move |connection, _| {
             Box::pin(async move {
-                match tokio::time::timeout(answer_within, connection.ping()).await {
-                    Ok(pinged) => pinged.map(|()| true),
+                let asked = sqlx::query_scalar(IS_BETWEEN).fetch_one(connection);
+                match tokio::time::timeout(answer_within, asked).await {
+                    Ok(is_between) => is_between,
                     Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
                 }
             })

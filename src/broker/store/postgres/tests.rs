@@ -6,7 +6,7 @@ use crate::broker::config::PASSWORD_VARIABLE;
 use crate::broker::private_text;
 use crate::broker::store::sql::Access as _;
 use crate::broker::store::sql::tests::{append, record};
-use crate::broker::store::{ErasureStore, Ledger, LogStore, Store, Traces};
+use crate::broker::store::{ErasureStore, Ledger, LogStore, Revocable, Store, TokenStore, Traces};
 use crate::host::files;
 
 async fn refused(database: &Database) -> String {
@@ -283,4 +283,82 @@ async fn what_a_broker_would_open_is_looked_at_and_left_as_it_is() {
     database.execute(&set).await.unwrap();
     let error = look(&database.config).await.err().unwrap().to_string();
     assert!(error.contains("it is read-only"), "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_nobody_knows_of_is_nobody_elses() {
+    let database = Database::new().await;
+    let mut config = database.config.clone();
+    config.max_connections = 1;
+    let store = open(&config, &Env::default()).await.unwrap();
+    let pool = store.pool_for_tests();
+    let backend = async || {
+        let mut connection = pool.acquire().await.unwrap();
+        let ask = "select pg_backend_pid()::bigint";
+        sqlx::query_scalar::<_, i64>(ask).fetch_one(&mut *connection).await.unwrap()
+    };
+    let first = backend().await;
+    assert_eq!(backend().await, first, "it is used again");
+    for begun in ["begin", "begin isolation level repeatable read; select 1"] {
+        let before = backend().await;
+        // As one that was given up before the server said that it is begun.
+        let mut connection = pool.acquire().await.unwrap();
+        connection.execute(sqlx::raw_sql(begun)).await.unwrap();
+        drop(connection);
+        assert_ne!(backend().await, before, "{begun}");
+    }
+    append(&store, &[record("one")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_ends_at_the_server() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    let mut connection = store.pool_for_tests().acquire().await.unwrap();
+    let limit = sqlx::query_scalar::<_, String>("select current_setting('statement_timeout')");
+    let limit = limit.fetch_one(&mut *connection).await.unwrap();
+    let within = humantime::parse_duration(&limit).unwrap();
+    assert_eq!(within, 2 * database.config.answer_within, "{limit}");
+}
+
+#[tokio::test]
+async fn who_brings_it_up_to_date_holds_up_nobody_while_somebody_reads_it() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    append(&store, &[record("one")]).await.unwrap();
+    // As it was before the last migration, which drops an index.
+    let earlier = "create index consumed_keep_until on consumed (keep_until);
+        delete from _sqlx_migrations where version = 23";
+    database.execute(earlier).await.unwrap();
+    let address = database.config.address().unwrap();
+    let mut other =
+        AnyConnection::connect_with(&options(&address, &None, None, None).unwrap()).await.unwrap();
+    let mut backup = other.begin().await.unwrap();
+    backup.execute("select count(*) from consumed").await.unwrap();
+    let newer = database.bare().await;
+    let migrating = newer.migrate(&APPEND_ONLY);
+    let serving = async {
+        let waits =
+            "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock'";
+        let mut tries = 0;
+        // Until it has been in the way once, and is no more.
+        for awaited in [1_i64, 0] {
+            loop {
+                let ask = sqlx::query_scalar::<_, i64>(waits).fetch_one(store.pool_for_tests());
+                if ask.await.unwrap().min(1) == awaited {
+                    break;
+                }
+                tries += 1;
+                assert!(tries < 6_000, "it was never {awaited}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let nobody = Revocable { tokens: vec!["1".into()], ..Revocable::default() };
+        assert!(!store.any_revoked(nobody).await.unwrap());
+        append(&store, &[record("two")]).await.unwrap();
+        backup.rollback().await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(migrating, serving);
+    migrated.unwrap();
+    newer.require_this_version("").await.unwrap();
 }

@@ -86,6 +86,11 @@ impl Engine {
         self.writer.as_ref()
     }
 
+    /// Whether whoever changes a table waits for those who use it, and others for them.
+    pub(super) fn has_locks(&self) -> bool {
+        self.begin.is_some()
+    }
+
     /// The time, in microseconds since 1970, as a statement asks for it, where it is not this
     /// machine's.
     pub(super) fn clock(&self) -> Option<&'static str> {
@@ -256,7 +261,7 @@ impl Engine {
 }
 
 /// A part of this time, another one for each of those who wait for one another.
-fn some_of(pause: Duration) -> Duration {
+pub(super) fn some_of(pause: Duration) -> Duration {
     let mut byte = [0];
     // Where there is no chance, all of it will do.
     match aws_lc_rs::rand::fill(&mut byte) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
+use super::engine::some_of;
 use super::failure::{code, fault, is_conflict, remedy};
 use super::{Engine, SqlStore, tree};
 use crate::broker::store::open::Made;
@@ -29,6 +30,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MADE_MEANWHILE: [&str; 9] =
     ["23505", "42P07", "42710", "42701", "42P01", "XX000", "1555", "5", "517"];
 
+/// What an engine answers where somebody else uses what is to be changed: lock_not_available.
+const IN_USE: &str = "55P03";
+
+/// How long those are given, about.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a migration begins with where there are locks to wait for. Whoever comes after one who waits
+/// for a lock waits as well, and somebody may have read a table for hours: so it is tried for a
+/// moment, again and again, instead. What it does then may take as long as it takes.
+const WITH_LOCKS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0;\n";
+
 /// Who made a database of another version.
 const EARLIER: &str = "an earlier version of tmpcred made it";
 const NEWER: &str = "a newer version of tmpcred made it";
@@ -37,8 +49,8 @@ const NEWER: &str = "a newer version of tmpcred made it";
 pub(in crate::broker::store) const STARTED_ONCE: &str =
     "start this version's broker once: it brings the database up to date";
 
-/// All migrations.
-fn migrations() -> Vec<Migration> {
+/// All migrations, each of which begins with this.
+fn migrations(begin: &str) -> Vec<Migration> {
     let files = [
         ("first", include_str!("../migrations/0001_first.sql")),
         ("revoked token", include_str!("../migrations/0002_revoked_token.sql")),
@@ -70,6 +82,7 @@ fn migrations() -> Vec<Migration> {
         // Whoever runs the database may have built it while brokers went on, which nothing
         // within a transaction can. What the migration is known by stays as it was.
         let sql = sql.replace("\ncreate index ", "\ncreate index if not exists ");
+        let sql = format!("{begin}{sql}");
         Migration { sql: AssertSqlSafe(sql).into_sql_str(), ..made }
     });
     made.collect()
@@ -86,10 +99,18 @@ pub(in crate::broker::store) struct Own {
 impl SqlStore {
     /// Brings the database up to date.
     pub(in crate::broker::store) async fn migrate(&self, own: &Own) -> Result<()> {
-        let mut migrator = Migrator::with_migrations(migrations());
+        let begin = if self.engine.has_locks() { WITH_LOCKS } else { "" };
+        let mut migrator = Migrator::with_migrations(migrations(begin));
         migrator.set_locking(false);
-        let mut tries = 0;
+        let (mut tries, mut told) = (0, false);
         while let Err(cause) = migrator.run(&self.engine.pool).await {
+            if is_in_use(&cause) {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%cause, "the database cannot be brought up to date while somebody uses what is to be changed, such as a backup; it is tried until they are done");
+                }
+                tokio::time::sleep(some_of(PATIENCE)).await;
+                continue;
+            }
             tries += 1;
             let was_race = is_race(&cause) || self.has_made_meanwhile(&cause).await;
             if tries == TRIES || !was_race {
@@ -169,13 +190,18 @@ impl SqlStore {
 
 /// The last migration that there is.
 fn newest() -> i64 {
-    migrations().iter().map(|one| one.version).max().unwrap_or_default()
+    migrations("").iter().map(|one| one.version).max().unwrap_or_default()
 }
 
 /// Whether there is no such table: undefined_table, and what SQLite has for all that is wrong with
 /// a statement.
 fn is_missing(cause: &sqlx::Error) -> bool {
     code(cause).is_some_and(|code| ["42P01", "1"].contains(&code.as_str()))
+}
+
+/// Whether it failed because somebody uses what is to be changed.
+fn is_in_use(cause: &MigrateError) -> bool {
+    database_cause(cause).and_then(code).is_some_and(|code| code == IN_USE)
 }
 
 /// Whether it failed because another process does the same.

@@ -276,6 +276,11 @@ impl Store for SqlStore {
 
 #[cfg(test)]
 impl SqlStore {
+    /// The connections.
+    pub(in crate::broker::store) fn pool_for_tests(&self) -> &sqlx::AnyPool {
+        &self.engine.pool
+    }
+
     /// Reads what there is at this moment until it is dropped.
     pub(super) async fn hold_for_tests(&self) -> sqlx::Transaction<'static, Any> {
         let mut held = self.engine.begin().await.unwrap();

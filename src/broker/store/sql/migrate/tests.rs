@@ -173,13 +173,13 @@ fn statements(version: usize, number: usize, ground: &Ground) -> Vec<String> {
 
 /// The version of today.
 fn newest() -> usize {
-    migrations().iter().map(|one| usize::try_from(one.version).unwrap()).max().unwrap()
+    migrations("").iter().map(|one| usize::try_from(one.version).unwrap()).max().unwrap()
 }
 
 /// Makes the tables of an early version, as a broker of that version did, with a record, a key
 /// and what was revoked.
 async fn early(ground: &Ground, version: usize) {
-    let mut first = migrations();
+    let mut first = migrations("");
     first.truncate(version);
     let mut migrator = Migrator::with_migrations(first);
     migrator.set_locking(false);
