@@ -9,7 +9,7 @@ use crate::broker::notify::{Counted, Message, Urgency};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, record};
 use crate::broker::store::{Effect, Ledger as _, NotifyStore as _, Unit, sqlite};
-use crate::broker::testbed::Shifted;
+use crate::broker::testbed::{Shifted, Standing};
 use crate::host::clock::SystemClock;
 
 /// How long something may take that takes moments.
@@ -151,7 +151,10 @@ async fn a_message_that_is_not_taken_keeps_no_other_back_and_an_alarm_overtakes(
     let messages = [telling("bad", Urgency::Alarm)].into_iter().chain(rest);
     tell(&store, messages.chain([telling("alarm", Urgency::Alarm)])).await;
     spread_only(&store, &world).await;
-    let mut courier = courier(&store, &world, "one");
+    // It stands still, later than all was told: what is put off is not due again meanwhile.
+    let clock = Arc::new(Standing::default());
+    clock.set(clock.seconds() + 1);
+    let mut courier = courier_by(clock, &store, &world, "one");
     while on[0].count() < 41 {
         assert_eq!(step(&mut courier, &world).await, Duration::ZERO);
     }
