@@ -1,4 +1,4 @@
-//! AWS: sessions of six seconds, at a gateway that lets them end, used by real
+//! AWS: sessions of seconds, at a gateway that lets them end, used by real
 //! clients.
 
 use std::path::Path;
@@ -104,9 +104,11 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
         .home
         .write(".aws/config", "[default]\nregion = eu-north-1\ns3 =\n  addressing_style = path\n");
     let python = python_program("python3");
-    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "19"];
+    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "31"];
+    // Half of these are left when it is renewed: enough for a machine that has much to do.
     let exec = |options: &[&str], command: &[&str]| {
-        world.tmpcred(&[&["exec", "short"], options, &["--"], command].concat()).spawn()
+        let exec = ["exec", "short", "--ttl", "10s"];
+        world.tmpcred(&[&exec[..], options, &["--"], command].concat()).spawn()
     };
     let dies = exec(&[], &read);
     // However long it takes until it has used four.
@@ -114,7 +116,7 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
     let reads = exec(&["--renew"], &until_four);
     let loops = [python_program("aws"), DEBIANS_CLI.into()].map(|cli| {
         let script = format!(
-            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 19)); \
+            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 31)); \
              while [ $(date +%s) -lt $end ]; do \
              aws s3api get-object --bucket bucket --key hello out-$$ >done-$$ || exit 1; done; \
              cat out-$$",
@@ -127,7 +129,12 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
     let died = dies.wait().ended_with(7);
     assert!(died.stdout.contains("refused after"), "{}", died.stdout);
     let read = reads.wait().ok();
-    assert_eq!(read.stderr, "");
+    // It may be late, and says so; that it fails or comes too late is neither of these.
+    let late = |line: &str| {
+        let soon = line.contains(" ends in ") && line.contains("there is no answer yet");
+        soon || line.contains("has been renewed after all")
+    };
+    assert!(read.stderr.lines().all(late), "{}", read.stderr);
     let words: Vec<_> = read.stdout.split(' ').collect();
     let (reads, keys): (u32, u32) = (words[1].parse().unwrap(), words[4].parse().unwrap());
     assert!(reads > 20 && keys >= 4, "{}", read.stdout);
