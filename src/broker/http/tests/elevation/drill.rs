@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::store::Filter;
+use crate::broker::testbed::Standing;
 
 const REVIEW: [(&str, &str); 2] = [("outcome", "reviewed"), ("note", "as asked")];
 
@@ -9,15 +10,18 @@ const DRILL: [(&str, &str); 2] = [("drill", "true"), ("reason", "to practise it"
 
 #[tokio::test]
 async fn a_drill_is_approved_like_any_other_and_nothing_is_issued_under_it() {
-    let place = Place::new().await;
+    // How long each part took is told to the second.
+    let clock = Arc::new(Standing::default());
+    let place = Place::built(None, |_| {}, |options| options.clock = clock.clone()).await;
+    let later = |seconds| clock.set(clock.seconds() + seconds);
     let asked = place.requested("alice", &DRILL).await;
     assert_eq!((&asked["drill"], &asked["access"]), (&json!(true), &json!("pending")));
     assert_eq!(place.listed("bob", "to-approve").await[0]["drill"], json!(true));
-    place.later(60);
+    later(60);
     place.done("bob", "approve", &asked, &[]).await;
-    place.later(30);
+    later(30);
     assert_eq!(place.done("carol", "approve", &asked, &[]).await["access"], "approved");
-    place.later(5);
+    later(5);
     assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
     // Nobody is alarmed by it.
     let counted = place.bed.store.count_elevations(now(), &[]).await.unwrap();
