@@ -197,8 +197,10 @@ fn idle_large_and_senseless_connections_are_in_nobodys_way() {
 
 #[test]
 fn allowed_ports_are_tried_in_turn() {
-    let mut taken: Vec<_> =
-        (0..2).map(|_| bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap()).collect();
+    let bound = |port: u16| bind(([127, 0, 0, 1], port).into(), Exposure::LoopbackOnly);
+    // The second is none that the system gives to whoever wants any: it is free once it is let go.
+    let second = (2_000..5_000).find_map(|port| bound(port).ok());
+    let mut taken = vec![bound(0).unwrap(), second.unwrap()];
     let mut settings = settings("https://i.example");
     settings.redirect_ports = taken.iter().map(|s| s.local_addr().unwrap().port()).collect();
     run(async {
