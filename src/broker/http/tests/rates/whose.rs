@@ -103,6 +103,7 @@ async fn strangers_use_up_nothing_of_what_proxies_may_ask() {
     let bed = Bed::with(|options| {
         authz(Proxy::Nginx, options);
         options.config.limits.route = [(Endpoint::Authz, rate(60, 2))].into();
+        options.clock = Arc::new(Running(AtomicI64::new(1000)));
     })
     .await;
     let token = bed.issued(json!({}), &[]).await;
