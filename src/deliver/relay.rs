@@ -11,7 +11,6 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,16 +19,12 @@ use rustix::stdio::{stderr, stdout};
 use zeroize::Zeroizing;
 
 use super::forward::Signals;
-use super::mask::Patterns;
 use super::screen::Screen;
 use super::stream::Stream;
+use super::supervisor::Masking;
 
 /// So long nothing may come before a little of what is held back is passed on.
 const QUIET: Duration = Duration::from_millis(50);
-
-/// So long is read on after the command's end, from what it has left behind with
-/// its output.
-const AFTERWARDS: Duration = Duration::from_millis(500);
 
 /// The streams of one command. There may be none.
 #[derive(Default)]
@@ -37,25 +32,28 @@ pub(super) struct Relay {
     pipes: Vec<Stream>,
     screen: Option<Screen>,
     buffer: Zeroizing<Vec<u8>>,
+    afterwards: Duration,
 }
 
 impl Relay {
     /// Gives the command other streams in place of ours.
-    pub(super) fn between(command: &mut Command, patterns: Arc<Patterns>) -> io::Result<Self> {
-        let screen = Screen::between(command, &patterns)?;
+    pub(super) fn between(command: &mut Command, masked: &Masking) -> io::Result<Self> {
+        let Masking { patterns, afterwards } = masked;
+        let screen = Screen::between(command, patterns)?;
         let [_, out, err] = screen.as_ref().map_or([false; 3], Screen::streams);
         let mut pipes = Vec::new();
         if !out {
             let (from, to) = io::pipe()?;
             command.stdout(to);
-            pipes.push(Stream::new(from, stdout().try_clone_to_owned()?, QUIET, &patterns)?);
+            pipes.push(Stream::new(from, stdout().try_clone_to_owned()?, QUIET, patterns)?);
         }
         if !err {
             let (from, to) = io::pipe()?;
             command.stderr(to);
-            pipes.push(Stream::new(from, stderr().try_clone_to_owned()?, QUIET, &patterns)?);
+            pipes.push(Stream::new(from, stderr().try_clone_to_owned()?, QUIET, patterns)?);
         }
-        Ok(Self { pipes, screen, buffer: Zeroizing::new(vec![0; 64 * 1024]) })
+        let buffer = Zeroizing::new(vec![0; 64 * 1024]);
+        Ok(Self { pipes, screen, buffer, afterwards: *afterwards })
     }
 
     /// The terminal that the command has in place of ours.
@@ -81,11 +79,11 @@ impl Relay {
     /// takes a while, because somebody else is to have ours.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let Some(screen) = &mut self.screen else { return Ok(()) };
-        screen.stream.flush(&mut self.buffer, Instant::now() + AFTERWARDS)
+        screen.stream.flush(&mut self.buffer, Instant::now() + self.afterwards)
     }
 
     /// The command has ended. Passes on what it has left in the pipes, and what
-    /// others write to them within a short time. A signal that asks us to end cuts
+    /// others write to them within the time for that. A signal that asks us to end cuts
     /// that short, and is there still for whoever asks [`Signals::told_to_end`].
     ///
     /// # Errors
@@ -93,7 +91,7 @@ impl Relay {
     /// Something could not be written, and not because nobody wants it.
     pub(super) fn drain(mut self, signals: &mut Signals) -> io::Result<()> {
         self.streams_mut().for_each(Stream::is_left);
-        let until = Instant::now() + AFTERWARDS;
+        let until = Instant::now() + self.afterwards;
         loop {
             let late = Instant::now() >= until;
             self.streams_mut().filter(|_| late).for_each(Stream::only_what_is_left);

@@ -17,7 +17,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::mask::Patterns;
 use super::reach::Reach;
-use super::supervisor::{AtEnd, Beside};
+use super::supervisor::{AtEnd, Beside, Masking};
 use super::tests::bearer;
 use super::{Handout, Outcome, exec, supervisor};
 use crate::credential::Credential;
@@ -78,9 +78,14 @@ fn plays_the_program() {
                     println!("DONE");
                 }
             });
-            let masked = mode
-                .starts_with("mask")
-                .then(|| Arc::new(Patterns::of(&handout.secrets().unwrap())));
+            let masked = mode.starts_with("mask").then(|| {
+                let usual = Masking::of(Arc::new(Patterns::of(&handout.secrets().unwrap())));
+                match mode {
+                    // Long enough for what is left behind on a busy machine.
+                    "mask-patient" => Masking { afterwards: Duration::from_secs(5), ..usual },
+                    _ => usual,
+                }
+            });
             let again = Again::default();
             let beside = mode.ends_with("again").then_some(&again as &dyn Beside);
             supervisor::run(&handout, &command, core, masked, at_end, beside)

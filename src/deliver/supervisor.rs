@@ -26,6 +26,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::exec::Prepared;
 use super::mask::Patterns;
@@ -182,6 +183,22 @@ pub trait Beside: Sync {
     fn again(&self) -> Option<Credential>;
 }
 
+/// What is masked in the command's output.
+#[derive(Clone, Debug)]
+pub struct Masking {
+    /// What is replaced.
+    pub patterns: Arc<Patterns>,
+    /// How long is read on after the command's end, from what it has left behind with its output.
+    pub afterwards: Duration,
+}
+
+impl Masking {
+    /// This is replaced. What is left behind is waited for half a second.
+    pub fn of(patterns: Arc<Patterns>) -> Self {
+        Self { patterns, afterwards: Duration::from_millis(500) }
+    }
+}
+
 /// Runs the command and waits until it has ended. Blocks the calling thread; it
 /// needs no runtime, and one may run in other threads.
 ///
@@ -192,7 +209,7 @@ pub trait Beside: Sync {
 ///
 /// What `masked` describes is replaced in the command's standard output and error,
 /// where there are pipes, terminals and signals of Unix. What others write to them after the command's end, such as what it has
-/// left in the background, is waited for half a second and no longer.
+/// left in the background, is waited for as long as that says and no longer.
 ///
 /// # Errors
 ///
@@ -202,7 +219,7 @@ pub fn run(
     handout: &Handout<'_>,
     command: &[OsString],
     core: CoreLimit,
-    masked: Option<Arc<Patterns>>,
+    masked: Option<Masking>,
     at_end: AtEnd<'_>,
     beside: Option<&dyn Beside>,
 ) -> Result<Outcome> {

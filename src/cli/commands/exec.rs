@@ -13,7 +13,7 @@ use crate::cli::traced::Ended;
 use crate::cli::{App, misuse, show};
 use crate::deliver::deadline::{Deadline, OnExpiry, Recall};
 use crate::deliver::renewal::Renewal;
-use crate::deliver::supervisor::{Beginning, Beside, Meanwhile};
+use crate::deliver::supervisor::{Beginning, Beside, Masking, Meanwhile};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
 
@@ -122,6 +122,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     if let Some(renewal) = renewal {
         renewal.begin(masked.clone())?;
     }
+    let masked = masked.map(Masking::of);
     let beside = renewal.map(|renewal| renewal as &dyn Beside);
     let Some(elevated) = &elevated else {
         return deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end, beside);

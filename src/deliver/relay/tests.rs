@@ -104,18 +104,21 @@ fn a_reader_that_is_gone_ends_the_command() {
 
 #[test]
 fn what_is_left_behind_is_not_waited_for_long() {
-    let started = Instant::now();
-    let played =
-        played("(sleep 0.1; echo late; exec sleep 1000 2>/dev/null) & echo $!. >&2; exit 3");
-    assert_eq!(played.status.code(), Some(3));
-    assert!(text(&played.stdout).starts_with("late\n"), "{}", text(&played.stdout));
-    assert!(started.elapsed().as_secs() < 30);
-    let left = text(&played.stderr).trim_end_matches(".\n").parse().unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(left).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    let script = "(sleep 0.1; echo late; exec sleep 1000 2>/dev/null) & echo $!. >&2; exit 3";
+    for mode in ["mask", "mask-patient"] {
+        let (started, stage) = (Instant::now(), Stage::new());
+        let played = output(&mut stage.play(mode, &["sh", "-c", script]));
+        assert_eq!(played.status.code(), Some(3));
+        // On a busy machine it may come too late for the usual time.
+        let in_time = text(&played.stdout).starts_with("late\n");
+        assert!(in_time || mode == "mask", "{}", text(&played.stdout));
+        assert!(started.elapsed().as_secs() < 60);
+        let left = text(&played.stderr).trim_end_matches(".\n").parse().unwrap();
+        let left = rustix::process::Pid::from_raw(left).unwrap();
+        let killed = rustix::process::kill_process(left, rustix::process::Signal::KILL);
+        // It has ended by itself where its output was closed before it wrote.
+        assert!(killed.is_ok() || !in_time);
+    }
 }
 
 #[test]

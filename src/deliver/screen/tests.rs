@@ -342,7 +342,7 @@ fn what_is_left_in_the_background_lives_on_without_the_terminal() {
     let mut talk = bash(&stage);
     let before = modes(&mut talk);
     let late = "(sleep 0.1; echo LA\"\"TE; exec sleep 1000) & echo L\"\"EFT $!.; exit 3";
-    talk.say(&format!("play mask sh -c '{late}'; echo CODE=$?.\n"));
+    talk.say(&format!("play mask-patient sh -c '{late}'; echo CODE=$?.\n"));
     talk.expect("LEFT ");
     let left: u32 = talk.expect(".\r").parse().unwrap();
     talk.expect("LATE\r");

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -14,12 +14,11 @@ use rustix::process::{
 
 use super::super::exec::Prepared;
 use super::super::forward::{Received, Signals};
-use super::super::mask::Patterns;
 use super::super::monitor::{Entrance, Monitor, News, die_with, dismiss};
 use super::super::reach::Reach;
 use super::super::relay::Relay;
 use super::super::terminal::Terminal;
-use super::{AtEnd, Beside, Meanwhile, Outcome};
+use super::{AtEnd, Beside, Masking, Meanwhile, Outcome};
 use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::CoreLimit;
@@ -91,7 +90,7 @@ impl Attention {
 pub(super) fn run(
     mut prepared: Prepared,
     core: CoreLimit,
-    masked: Option<Arc<Patterns>>,
+    masked: Option<Masking>,
     mut at_end: AtEnd<'_>,
     beside: Option<&dyn Beside>,
     again: &dyn Fn(&Credential) -> Result<Prepared>,
@@ -108,9 +107,7 @@ pub(super) fn run(
     }
     loop {
         let mut relay = match &masked {
-            Some(masked) => {
-                Relay::between(&mut prepared.command, Arc::clone(masked)).map_err(failed)?
-            }
+            Some(masked) => Relay::between(&mut prepared.command, masked).map_err(failed)?,
             None => Relay::default(),
         };
         let place = if relay.screen().is_some() { Place::Apart } else { Place::here() };
