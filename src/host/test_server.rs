@@ -146,8 +146,13 @@ fn answer(reply: Reply) -> Result<hyper::Response<Full<Bytes>>, &'static str> {
 
 /// A host of its own below `root`, whose clock is this much ahead.
 pub(crate) fn host(root: &std::path::Path, ahead: time::Duration) -> Host {
+    host_at(root, SystemClock.now() + ahead)
+}
+
+/// A host of its own below `root`, whose clock stands at this moment.
+pub(crate) fn host_at(root: &std::path::Path, moment: time::OffsetDateTime) -> Host {
     Host {
-        clock: Arc::new(clock::FixedClock(SystemClock.now() + ahead)),
+        clock: Arc::new(clock::FixedClock(moment)),
         env: super::env::Env::from_pairs([("DISPLAY", ":0")]),
         dirs: super::dirs::Dirs::below(root),
         browser: Arc::new(NoBrowser),

@@ -5,21 +5,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use url::Url;
 
 use super::*;
+use crate::host::clock::{Clock as _, SystemClock};
 use crate::host::listener::{Exposure, bind};
 use crate::host::test_server::{self, Reply, TestServer, run};
 
-/// A person's machine; each run of a process has the time anew.
+/// A person's machine. Its clock stands still: however slow the real one is, what is left alone
+/// for seconds is left alone by each run of a process.
 struct Machine {
     dir: tempfile::TempDir,
+    moment: OffsetDateTime,
 }
 
 impl Machine {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), moment: SystemClock.now() }
     }
 
     fn host(&self) -> Host {
-        test_server::host(self.dir.path(), time::Duration::ZERO)
+        test_server::host_at(self.dir.path(), self.moment)
     }
 
     fn ask(&self, addresses: &[&str]) -> Result<u16> {

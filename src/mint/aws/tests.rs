@@ -294,13 +294,15 @@ fn a_server_that_asks_for_time_gets_it() {
 fn a_server_that_fails_is_left_alone_by_all_processes_but_for_one_that_insists() {
     let server = TestServer::start(|_, _| refusal(503, "ServiceUnavailable"));
     let dir = tempfile::tempdir().unwrap();
+    // Of one moment, however long they take: later it would be asked again.
+    let moment = SystemClock.now();
+    let host = || test_server::host_at(dir.path(), moment);
     let plan = Plan::Aws(Box::new(Settings {
         endpoint_url: Some(super::EndpointUrl::parse(&server.origin).unwrap()),
         ..Settings::default()
     }));
     let ask = |effort: Effort| {
-        // Each run of a process has the time anew.
-        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let host = host();
         let mut target = plan.open();
         target.with_effort(effort);
         run(target.mint(&host, &assertion(), &request(None))).unwrap_err()
@@ -311,7 +313,7 @@ fn a_server_that_fails_is_left_alone_by_all_processes_but_for_one_that_insists()
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("it has failed 3 times in a row"), "{error}");
     assert_eq!(server.arrived().len(), 3);
-    plan.insist(&test_server::host(dir.path(), time::Duration::ZERO), Wish::Overridden);
+    plan.insist(&host(), Wish::Overridden);
     ask(Effort::RENEW);
     assert_eq!(server.arrived().len(), 4);
 }

@@ -212,8 +212,10 @@ fn who_asks_must_fit_what_is_asked_for() {
 fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
     let server = TestServer::start(|_, _| refusal(503, "ServiceUnavailable"));
     let dir = tempfile::tempdir().unwrap();
+    // Of one moment, however long they take: later it would be asked again.
+    let moment = SystemClock.now();
     let ask = |code: &str, insists: bool| {
-        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let host = test_server::host_at(dir.path(), moment);
         let plan = Plan::Aws(Box::new(Settings {
             endpoint_url: Some(EndpointUrl::parse(&server.origin).unwrap()),
             ..settings(json!({ "mfa": { "serial": DEVICE, "command": ["echo", code] } }))
