@@ -12,7 +12,7 @@ use super::wait::wait_until;
 const PASSWORD: &str = "keyring-password";
 const SERVICE: &str = "org.freedesktop.secrets";
 /// How long secret-tool may take. It waits for ever where nobody answers.
-const TOOL: Duration = Duration::from_secs(10);
+const TOOL: Duration = Duration::from_secs(60);
 
 /// The Secret Service of one home, and the bus it is on. `DBUS_SESSION_BUS_ADDRESS`
 /// of the home leads there.

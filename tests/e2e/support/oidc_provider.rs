@@ -304,7 +304,7 @@ impl OidcProvider {
     #[track_caller]
     fn tell(&mut self, what: &Value) {
         writeln!(self.peer.stdin(), "{what}").unwrap();
-        let answer = self.answers.recv_timeout(Duration::from_secs(10));
+        let answer = self.answers.recv_timeout(Duration::from_secs(60));
         assert_eq!(answer.as_deref(), Ok("ok"), "{}", self.peer.said());
     }
 }

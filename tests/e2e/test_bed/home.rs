@@ -92,23 +92,23 @@ fn a_program_in_the_background_can_be_watched_and_signalled() {
 #[test]
 fn dropping_a_program_kills_what_it_started_too() {
     let home = Home::new();
-    let running = home.command("sh").args(["-c", "sleep 60 & echo $!; wait"]).spawn();
+    let running = home.command("sh").args(["-c", "sleep 600 & echo $!; wait"]).spawn();
     let pid = running.line_on_stdout("").parse().unwrap();
     let grandchild = rustix::process::Pid::from_raw(pid).unwrap();
     drop(running);
-    wait_until("the grandchild's end", Duration::from_secs(10), || gone(grandchild).then_some(()));
+    wait_until("the grandchild's end", Duration::from_secs(60), || gone(grandchild).then_some(()));
 }
 
 #[test]
 fn nothing_outlives_its_home() {
     let home = Home::new();
     // It speaks once it has left the group that ends with the program.
-    let script = "setsid sh -c 'echo $$; exec sleep 60 >/dev/null 2>&1' </dev/null &";
+    let script = "setsid sh -c 'echo $$; exec sleep 600 >/dev/null 2>&1' </dev/null &";
     let pid = home.command("sh").args(["-c", script]).run().ok().stdout;
     let left_behind = rustix::process::Pid::from_raw(pid.trim_end().parse().unwrap()).unwrap();
     assert!(!gone(left_behind));
     drop(home);
-    wait_until("its end", Duration::from_secs(10), || gone(left_behind).then_some(()));
+    wait_until("its end", Duration::from_secs(60), || gone(left_behind).then_some(()));
 }
 
 /// Whether a process has ended, be it that nobody has asked for its end yet.
@@ -165,7 +165,7 @@ fn keys_of_a_home_are_forgotten_with_it_and_no_others() {
     let home = Home::new();
     let there = |name: &str| list(&home).iter().any(|key| key.ends_with(name));
     // The kernel clears away in its own time.
-    wait_until("the key to go", Duration::from_secs(10), || (!there(&ours)).then_some(()));
+    wait_until("the key to go", Duration::from_secs(60), || (!there(&ours)).then_some(()));
     assert!(there(&theirs));
     Home::new().command("keyctl").args(["unlink", serial.trim_end(), "@u"]).run().ok();
 }

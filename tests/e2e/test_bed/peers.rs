@@ -12,7 +12,7 @@ use crate::support::wait::{free_port, reserved_for_tests, wait_until};
 
 fn sleeper(directory: &Path) -> Peer {
     let mut command = supervised(&program("sh"), Path::new("/dev/null"));
-    command.args(["-c", "echo ready >&2; sleep 60 & wait"]);
+    command.args(["-c", "echo ready >&2; sleep 600 & wait"]);
     let mut peer = Peer::start("sleeper", command, directory.join("log"));
     let log = directory.join("log");
     peer.until_ready(|| std::fs::read_to_string(&log).ok().filter(|text| text.contains("ready")));
@@ -38,7 +38,7 @@ fn a_peer_ends_when_its_test_is_killed() {
     let mut peer = sleeper(files.path());
     // The kernel closes the pipes of a process that is no more.
     peer.abandon();
-    wait_until("the peer's end", Duration::from_secs(10), || (!peer.runs()).then_some(()));
+    wait_until("the peer's end", Duration::from_secs(60), || (!peer.runs()).then_some(()));
 }
 
 #[test]
