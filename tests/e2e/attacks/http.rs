@@ -245,24 +245,16 @@ pub(super) fn attacks() -> Vec<Attack> {
         ("in the middle of a body", b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\ngrant"),
     ] {
         attacks.push(attack(FLOODS, Who::Stranger, format!("400 of them, {name}"), move |w| {
-            wire::while_held(400, STRANGER, w.address, begun, || {
-                let good = w.fields(&w.assertion(json!({})), &[]);
-                let (served, took) = wire::timed(|| w.try_honest(&[], &good));
-                served.unwrap();
-                // Nobody waits until those are given up.
-                assert!(took < Duration::from_secs(8), "{took:?}");
-            });
+            nobody_waits(|| wire::while_held(400, STRANGER, w.address, begun, || honest_takes(w)));
             Vec::<Exchange>::new()
         }));
     }
     let everywhere = "as many as there may be, from four addresses, each in the middle of a body";
     attacks.push(attack(FLOODS, Who::Stranger, everywhere, |w| {
         let begun = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 4000\r\n\r\ng";
-        wire::while_all_are_held(256, [11, 12, 13, 14], w.address, begun, || {
-            let good = w.fields(&w.assertion(json!({})), &[]);
-            let (served, took) = wire::timed(|| w.try_honest(&[], &good));
-            served.unwrap();
-            assert!(took < Duration::from_secs(8), "{took:?}");
+        nobody_waits(|| {
+            let from = [11, 12, 13, 14];
+            wire::while_all_are_held(256, from, w.address, begun, || honest_takes(w))
         });
         Vec::<Exchange>::new()
     }));
@@ -273,4 +265,20 @@ pub(super) fn attacks() -> Vec<Attack> {
         sending(w, bytes)
     }));
     attacks
+}
+
+/// How long it takes to serve somebody honest.
+fn honest_takes(w: &World) -> Duration {
+    let good = w.fields(&w.assertion(json!({})), &[]);
+    let (served, took) = wire::timed(|| w.try_honest(&[], &good));
+    served.unwrap();
+    took
+}
+
+/// Nobody waits until those connections are given up that somebody holds. Whoever had to would wait
+/// each time; a machine that has much to do is as slow by itself, but not three times in a row.
+fn nobody_waits(mut while_held: impl FnMut() -> Duration) {
+    let slow = |took: &Duration| *took >= Duration::from_secs(8);
+    let slow: Vec<_> = (0..3).map(|_| while_held()).take_while(slow).collect();
+    assert!(slow.len() < 3, "{slow:?}");
 }
