@@ -6,14 +6,19 @@ use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{KeyStore, Ledger, LogStore, sqlite};
+use crate::broker::testbed::Standing;
 use crate::host::clock::SystemClock;
 use crate::oidc::Issuer;
 
 const ORIGIN: &str = "broker.example.com";
 
 async fn signer(store: &Arc<SqlStore>, root_key: &RootKey) -> Signer {
-    let keys = CheckpointKeys::open(store.as_ref(), root_key, &SystemClock).await.unwrap();
-    Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock))
+    signer_by(Arc::new(SystemClock), store, root_key).await
+}
+
+async fn signer_by(clock: Arc<dyn Clock>, store: &Arc<SqlStore>, root_key: &RootKey) -> Signer {
+    let keys = CheckpointKeys::open(store.as_ref(), root_key, clock.as_ref()).await.unwrap();
+    Signer::new(store.clone(), keys, ORIGIN, clock)
 }
 
 async fn sizes(store: &SqlStore) -> Vec<u64> {
@@ -267,8 +272,10 @@ async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_si
     for ground in Ground::each().await {
         let root_key = RootKey::random().unwrap();
         let stores = ground.open_often(2).await;
-        let mut first = signer(&stores[0], &root_key).await;
-        let mut second = signer(&stores[1], &root_key).await;
+        // What was signed just now stays so, however long this takes.
+        let clock = Arc::new(Standing::default());
+        let mut first = signer_by(clock.clone(), &stores[0], &root_key).await;
+        let mut second = signer_by(clock, &stores[1], &root_key).await;
         append(stores[0].as_ref(), &[record("a"), record("b")]).await.unwrap();
         assert!(first.has_turn().await && second.has_turn().await, "nobody has signed yet");
         first.sign().await.unwrap();
