@@ -251,25 +251,6 @@ when { 9223372036854775807 + 1 == (if context.time == datetime("2026-01-01") the
 }
 
 #[tokio::test]
-async fn who_is_denied_again_and_again_is_counted_and_told_when_to_come_again() {
-    let bed = bed().await;
-    let before = bed.store.size().await.unwrap();
-    let alice = bed.key.token(json!({}));
-    let mut answers = Vec::new();
-    for _ in 0..40 {
-        answers.push(post(&bed, "/v1/revocations", &alice, &[("role", "deploy")]).await);
-    }
-    for answer in &answers {
-        refused(answer, 403, "access_denied");
-    }
-    let counted = answers.iter().filter(|answer| !header_of(answer, "retry-after").is_empty());
-    assert_eq!(counted.count(), 10);
-    assert_eq!(bed.store.size().await.unwrap(), before + 30);
-    // That keeps nobody out who may.
-    ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deploy")]).await);
-}
-
-#[tokio::test]
 async fn what_may_be_used_once_is_used_up_whatever_comes_of_it() {
     let bed = bed_with(|options| {
         let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
@@ -438,31 +419,6 @@ async fn with_proof(
         }
     };
     (at(&proof).await, proof)
-}
-
-/// Whoever has a key can make as many proofs as they like, and each that is used up is kept.
-#[tokio::test]
-async fn who_is_denied_all_the_time_uses_up_no_more_proofs() {
-    let bed = bed().await;
-    let device = Device::new();
-    let jkt = device.0.thumbprint();
-    let alice = bed.key.token(json!({"cnf": {"jkt": jkt}}));
-    let (denied, used) = with_proof(&bed, &device, &alice, None).await;
-    refused(&denied, 403, "access_denied");
-    let again = with_proof(&bed, &device, &alice, Some(&used)).await.0;
-    refused(&again, 401, "invalid_dpop_proof");
-    for _ in 1..30 {
-        let (denied, _) = with_proof(&bed, &device, &alice, None).await;
-        refused(&denied, 403, "access_denied");
-    }
-    let (counted, unused) = with_proof(&bed, &device, &alice, None).await;
-    for answer in [&counted, &with_proof(&bed, &device, &alice, Some(&unused)).await.0] {
-        refused(answer, 403, "access_denied");
-        assert_ne!(header_of(answer, "retry-after"), "");
-    }
-    // That is their own matter, and that of this key.
-    let ops = json!({"sub": "ops", "groups": ["ops"], "cnf": {"jkt": jkt}});
-    ok(&with_proof(&bed, &device, &bed.key.token(ops), None).await.0);
 }
 
 #[tokio::test]

@@ -92,10 +92,59 @@ async fn a_client_that_shows_which_one_it_is_has_a_share_of_its_own() {
     ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deploy")]).await);
 }
 
+/// One for which no time passes: whoever has been denied too much is not less so after a while.
+async fn timeless() -> Bed {
+    bed_with(|options| options.clock = Arc::new(Running(AtomicI64::new(1000)))).await
+}
+
+#[tokio::test]
+async fn who_is_denied_again_and_again_is_counted_and_told_when_to_come_again() {
+    let bed = timeless().await;
+    let before = bed.store.size().await.unwrap();
+    let alice = bed.key.token(json!({}));
+    let mut answers = Vec::new();
+    for _ in 0..40 {
+        answers.push(post(&bed, "/v1/revocations", &alice, &[("role", "deploy")]).await);
+    }
+    for answer in &answers {
+        refused(answer, 403, "access_denied");
+    }
+    let counted = answers.iter().filter(|answer| !header_of(answer, "retry-after").is_empty());
+    assert_eq!(counted.count(), 10);
+    assert_eq!(bed.store.size().await.unwrap(), before + 30);
+    // That keeps nobody out who may.
+    ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deploy")]).await);
+}
+
+/// Whoever has a key can make as many proofs as they like, and each that is used up is kept.
+#[tokio::test]
+async fn who_is_denied_all_the_time_uses_up_no_more_proofs() {
+    let bed = timeless().await;
+    let device = Device::new();
+    let jkt = device.0.thumbprint();
+    let alice = bed.key.token(json!({"cnf": {"jkt": jkt}}));
+    let (denied, used) = with_proof(&bed, &device, &alice, None).await;
+    refused(&denied, 403, "access_denied");
+    let again = with_proof(&bed, &device, &alice, Some(&used)).await.0;
+    refused(&again, 401, "invalid_dpop_proof");
+    for _ in 1..30 {
+        let (denied, _) = with_proof(&bed, &device, &alice, None).await;
+        refused(&denied, 403, "access_denied");
+    }
+    let (counted, unused) = with_proof(&bed, &device, &alice, None).await;
+    for answer in [&counted, &with_proof(&bed, &device, &alice, Some(&unused)).await.0] {
+        refused(answer, 403, "access_denied");
+        assert_ne!(header_of(answer, "retry-after"), "");
+    }
+    // That is their own matter, and that of this key.
+    let ops = json!({"sub": "ops", "groups": ["ops"], "cnf": {"jkt": jkt}});
+    ok(&with_proof(&bed, &device, &bed.key.token(ops), None).await.0);
+}
+
 /// A thief who has a token of theirs, and not the key, cannot keep them from revoking.
 #[tokio::test]
 async fn what_others_are_denied_in_their_name_keeps_nobody_out_who_proves_a_key() {
-    let bed = super::bed().await;
+    let bed = timeless().await;
     let device = Device::new();
     let of = |more: Value| {
         let mut claims = json!({"sub": "ops", "groups": ["ops"]});
