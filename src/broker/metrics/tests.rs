@@ -69,6 +69,9 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         "revocation_duration_seconds_count",
         "load_shed_total{reason=\"requests\",route=\"/token\"}",
         "issuance_renewals_total{role=\"deploy\"}",
+        "log_lines_lost_total",
+        "panics_total",
+        "tls_certificate_refused",
         "own_tokens_refused_total{reason=\"unknown_key\"}",
         "tokens_active",
     ] {

@@ -348,7 +348,10 @@ fn a_broker_whose_log_takes_nothing_issues_and_ends_as_ever() {
         let home = &journey.broker.home;
         let file = home.path("broker.toml");
         let toml = fs::read_to_string(&file).unwrap();
-        home.write("broker.toml", format!("{toml}\n[log]\nformat = \"{format}\"\n"));
+        let admin = free_port();
+        let more =
+            format!("[log]\nformat = \"{format}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
+        home.write("broker.toml", format!("{toml}\n{more}"));
         let program = home.share(under_test());
         let script = "exec \"$@\" 2>/dev/full";
         let serve = home.command("sh").args(["-c", script, "sh"]).args([program]);
@@ -362,6 +365,14 @@ fn a_broker_whose_log_takes_nothing_issues_and_ends_as_ever() {
             journey.tmpcred(&["token", "--ttl", ttl]).run().ok();
         }
         assert_eq!(Http::new().get(&ready).unwrap().status, 200);
+        // The first 8 KiB wait for a disk that takes them.
+        for _ in 0..200 {
+            Http::new().get(&ready).unwrap();
+        }
+        let metrics = Http::new().get(&format!("http://127.0.0.1:{admin}/metrics")).unwrap().body;
+        let lost =
+            metrics.lines().find_map(|line| line.strip_prefix("tmpcred_log_lines_lost_total "));
+        assert!(lost.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
         end(running);
         assert_eq!(journey.broker.issued(), 3, "each that is on record was handed over");
         journey.broker.restart();

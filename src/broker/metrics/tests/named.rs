@@ -44,10 +44,16 @@ async fn renewals_are_counted_by_the_roles_that_there_are() {
              [role.other]\naudiences = [\"{API}\"]\nscopes = [\"deploy:read\"]\nmax_ttl = \"1h\"\n"
         ),
     );
+    assert_eq!(before.get("policies_refused"), 0.0);
+    write(&policy, "permit (");
+    bed.broker.reload_policies().unwrap_err();
+    assert_eq!(seen(&bed).await.get("policies_refused"), 1.0);
+    write(&policy, &permit("other"));
     bed.broker.reload_policies().unwrap();
     // A request that began before it was gone counts for nothing.
     bed.broker.metrics.renewed("deploy");
     let after = seen(&bed).await;
+    assert_eq!(after.get("policies_refused"), 0.0);
     assert_eq!(after.get("issuance_renewals_total{role=\"other\"}"), 0.0);
     assert!(!after.text.contains("\"deploy\""), "{}", after.text);
 }

@@ -364,3 +364,31 @@ async fn who_brings_it_up_to_date_holds_up_nobody_while_somebody_reads_it() {
     migrated.unwrap();
     newer.require_this_version("").await.unwrap();
 }
+
+#[tokio::test]
+async fn nobody_goes_by_a_server_that_keeps_nothing_any_more() {
+    let database = Database::new().await;
+    let mut config = database.config.clone();
+    config.answer_within = Duration::from_secs(2);
+    let store = open(&config, &Env::default()).await.unwrap();
+    append(&store, &[record("one")]).await.unwrap();
+    let nobody = || Revocable { tokens: vec!["1".into()], ..Revocable::default() };
+    assert!(!store.any_revoked(nobody()).await.unwrap());
+    let until = async |is_good: bool| {
+        let end = tokio::time::Instant::now() + Duration::from_secs(60);
+        while store.any_revoked(nobody()).await.is_ok() != is_good {
+            assert!(tokio::time::Instant::now() < end, "it is never {is_good}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // One that waits for a standby that has gone to others confirms nothing, and can be read.
+    database.execute("alter system set synchronous_standby_names = 'nobody'").await.unwrap();
+    database.execute("select pg_reload_conf()").await.unwrap();
+    until(false).await;
+    assert_eq!(store.size().await.unwrap(), 1);
+    let error = store.any_revoked(nobody()).await.unwrap_err().to_string();
+    assert!(error.contains("the one that is written to cannot be told"), "{error}");
+    database.execute("alter system reset synchronous_standby_names").await.unwrap();
+    database.execute("select pg_reload_conf()").await.unwrap();
+    until(true).await;
+}

@@ -1,6 +1,7 @@
 //! Writing: a group of units in one transaction, and what of it is in the tree.
 
 use sqlx::{Any, Connection, Transaction};
+use tokio::time::Instant;
 
 use super::append::Rows;
 use super::conditions::Conditions;
@@ -17,8 +18,9 @@ use crate::error::Result;
 
 /// Commits a group of units.
 pub(super) async fn commit(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
+    let begun = Instant::now();
     let outcomes = engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await?;
-    engine.committed(units.iter().map(changes_of).sum());
+    engine.committed(begun, units.iter().map(changes_of).sum());
     Ok(outcomes)
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::backfill::Backfill;
 use super::failure::Failure;
 use super::inserts::Inserts;
+use super::leads::Leads;
 use super::lookout::Lookout;
 use super::values::Values;
 use super::{append, conditions};
@@ -41,6 +42,8 @@ pub(in crate::broker::store) struct Engine {
     pub(super) consumes: Inserts,
     /// Moves what was committed to where it belongs, where the engine does not do that.
     backfill: Option<Backfill>,
+    /// Whether it is the one that everybody writes to; `None`: there is no other.
+    leads: Option<Leads>,
     /// Who looks what keeps connections from being had; `None`: they are always to be had, and
     /// nothing is done again.
     lookout: Option<Lookout>,
@@ -52,8 +55,8 @@ impl Engine {
         let backfill = writer.is_some().then(Backfill::default);
         let values = Values::Unnumbered;
         let (appends, consumes) = (append::statements(values), conditions::statements(values));
-        let (begin, limit, lookout) = (None, None, None);
-        Self { pool, writer, begin, limit, values, appends, consumes, backfill, lookout }
+        let (begin, limit, leads, lookout) = (None, None, None, None);
+        Self { pool, writer, begin, limit, values, appends, consumes, backfill, leads, lookout }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -77,7 +80,9 @@ impl Engine {
         let (appends, consumes) = (append::statements(values), conditions::statements(values));
         let (begin, limit) = (Some(begin), Some(limit));
         let (writer, backfill) = (None, None);
-        Self { pool, writer, begin, limit, values, appends, consumes, backfill, lookout }
+        // Who only reads asks nobody to keep anything.
+        let leads = writes.then(Leads::default);
+        Self { pool, writer, begin, limit, values, appends, consumes, backfill, leads, lookout }
     }
 
     /// The connection that writes, where there is just one.
@@ -128,8 +133,24 @@ impl Engine {
         }
     }
 
-    /// Notes that so many changes were committed.
-    pub(super) fn committed(&self, changes: usize) {
+    /// Refuses a server that others may have left, so that what can be read there is what was.
+    pub(super) async fn require_lead(&self) -> Result<()> {
+        match &self.leads {
+            Some(leads) => leads.require(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that so many changes were committed, by what was begun then and has written something.
+    pub(super) fn committed(&self, begun: Instant, changes: usize) {
+        if let Some(leads) = &self.leads {
+            leads.kept(begun);
+        }
+        self.changed(changes);
+    }
+
+    /// Notes that so many changes were committed, or fewer.
+    pub(super) fn changed(&self, changes: usize) {
         if let Some(backfill) = &self.backfill {
             backfill.committed(changes, &self.pool);
         }

@@ -49,6 +49,7 @@ impl Lookups {
         if these.is_empty() {
             return Ok(false);
         }
+        self.engine.require_lead().await?;
         let (answer, told) = oneshot::channel();
         if self.wait_in_line(Wanted { these, answer }) {
             tokio::spawn(Task { lookups: Arc::clone(self), has_left: false }.run());

@@ -16,6 +16,7 @@ mod head;
 mod inserts;
 mod issuer_keys;
 mod keys;
+mod leads;
 mod log;
 mod lookout;
 mod lookups;

@@ -121,7 +121,7 @@ impl NotifyStore for SqlStore {
             Ok(done)
         };
         let done = self.engine.work(UNWRITABLE, attempt).await?;
-        self.engine.committed(changes.len());
+        self.engine.changed(changes.len());
         Ok(done)
     }
 
