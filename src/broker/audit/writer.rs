@@ -35,12 +35,6 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 /// wait meanwhile.
 const SETTLED: usize = 32;
 
-/// How many records are enough for a commit, where more are on their way.
-const ENOUGH: usize = 64;
-
-/// How long the first of them waits for those.
-const GATHER: Duration = Duration::from_millis(1);
-
 struct Entry {
     unit: Unit,
     /// What waits for it.
@@ -175,9 +169,6 @@ impl Writer {
             } else if let Ok(0) = tokio::time::timeout(pause, more).await {
                 break;
             }
-            if !batch.is_empty() {
-                gather(&mut entries, &mut batch).await;
-            }
             // Whoever gave up waiting was told that nothing is issued.
             batch.retain(|entry| !entry.answer.is_closed());
             let is_written = batch.is_empty() || self.write(std::mem::take(&mut batch)).await;
@@ -262,25 +253,6 @@ impl Writer {
                 tracing::error!(%error, "records of what was abandoned cannot be written");
                 false
             }
-        }
-    }
-}
-
-/// Takes those along who are about to come. A commit costs nearly as much for one as for many, so
-/// whoever else this thread has to serve goes first, for a moment: each may come with another record.
-/// Where there is nobody it takes no time.
-async fn gather(entries: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>) {
-    let since = Instant::now();
-    loop {
-        let before = batch.len();
-        tokio::task::yield_now().await;
-        while batch.len() < BATCH
-            && let Ok(entry) = entries.try_recv()
-        {
-            batch.push(entry);
-        }
-        if batch.len() == before || batch.len() >= ENOUGH || since.elapsed() >= GATHER {
-            return;
         }
     }
 }
