@@ -23,6 +23,9 @@ const HOLDS_FOR: Duration = Duration::from_secs(1);
 /// How long after a failure of the audit log requests should go elsewhere.
 const AILING: Duration = Duration::from_secs(5);
 
+/// What is wrong where no clock is to be believed.
+const UNTOLD: &str = "it cannot be told what time it is";
+
 /// Whether it can.
 #[derive(Default)]
 pub(super) struct Readiness {
@@ -84,14 +87,15 @@ impl Broker {
     }
 
     /// Looks whether this machine's clock is near its database's, or was a moment ago. By one that is
-    /// not, nobody can tell which tokens have expired.
+    /// not, nobody can tell which tokens have expired; nor where that is not known.
     ///
     /// # Errors
-    /// How far they are apart.
+    /// How far they are apart, or why the database does not say.
     pub(super) async fn check_clock(&self) -> Result<()> {
         match self.store_clock.look(self.store.as_ref(), self.clock.as_ref()).await {
-            Some(by) if by.abs() > CLOCKS_AGREE => Err(clocks_differ(by)),
-            _ => Ok(()),
+            Ok(Some(by)) if by.abs() > CLOCKS_AGREE => Err(clocks_differ(by)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(UNTOLD).of_kind(ErrorKind::Other)),
         }
     }
 }
@@ -100,7 +104,7 @@ impl Broker {
 pub(super) fn clocks_differ(by: time::Duration) -> Error {
     let apart = humantime::format_duration(Duration::from_secs(by.whole_seconds().unsigned_abs()));
     let how = if by.is_negative() { "behind" } else { "ahead of" };
-    Error::new(ErrorKind::Other, "it cannot be told what time it is")
+    Error::new(ErrorKind::Other, UNTOLD)
         .because_of(format!("this machine's clock is {apart} {how} the database's"))
         .hint("set the one that is wrong; nothing is issued, and no token counts, until then")
 }

@@ -60,7 +60,7 @@ impl Broker {
         let (store_clock, clock) = (self.store_clock.clone(), self.clock.clone());
         tokio::spawn(async move {
             // Where nobody asks for metrics, the log says that clocks differ all the same.
-            store_clock.look(store.as_ref(), clock.as_ref()).await;
+            let _ = store_clock.look(store.as_ref(), clock.as_ref()).await;
             match sweep(store.as_ref(), now).await {
                 Ok(Swept::All) => {}
                 // Whoever comes next goes on with it.

@@ -81,7 +81,7 @@ impl Broker {
             sample_active(&mut sampled, count);
         }
         let offset = self.store_clock.look(self.store.as_ref(), self.clock.as_ref()).await;
-        store_clock::sample(&mut sampled, offset);
+        store_clock::sample(&mut sampled, offset.ok().flatten());
         sample_records(&mut sampled, &self.metrics);
         let is_ready = tokio::time::timeout(STORE_TIME, self.check_readiness()).await;
         let ready = Gauge::<i64>::default();

@@ -44,6 +44,8 @@ pub(crate) struct Failing {
     writes: AtomicU8,
     /// By how many seconds its clock is behind this machine's; with 0 it has none of its own.
     pub(crate) behind: AtomicI64,
+    /// It says what time it is, where it has a clock.
+    pub(crate) tells_time: AtomicBool,
     /// Whether counting what was issued never ends.
     pub(crate) counts_for_ever: AtomicBool,
     /// How many elevations were read to be listed, and keys that approved them.
@@ -73,6 +75,7 @@ impl Failing {
             scans,
             writes,
             behind,
+            tells_time: true.into(),
             counts_for_ever: AtomicBool::default(),
             rows,
             meanwhile,
@@ -445,6 +448,9 @@ impl Store for Failing {
             0 => self.inner.now().await,
             behind => {
                 self.answers().await?;
+                if !self.tells_time.load(Ordering::Relaxed) {
+                    return Err(broken());
+                }
                 Ok(Some(super::now() - time::Duration::seconds(behind)))
             }
         }

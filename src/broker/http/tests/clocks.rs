@@ -11,6 +11,7 @@ use super::lineage::root_key;
 use crate::broker::config::Proxy;
 use crate::broker::store::Store;
 use crate::broker::store::sql::tests::Ground;
+use crate::broker::testbed::failing::Failing;
 use crate::broker::testbed::{Bed, Shifted, json_of, now};
 
 /// Asks whether it is ready until the answer is this one: each look at a clock holds for a while.
@@ -83,4 +84,27 @@ async fn nothing_is_issued_by_another_clock_than_the_databases() {
         becomes(&bed, StatusCode::OK).await;
         assert_eq!(ask(0).await.status, StatusCode::OK);
     }
+}
+
+/// Where the database does not say what time it is, nobody can tell which tokens have expired: this
+/// clock may be hours behind.
+#[tokio::test]
+async fn where_the_database_does_not_say_what_time_it_is_no_token_is_good() {
+    let (bed, store) = Failing::bed(|options| authz(Proxy::Nginx, options)).await;
+    let token = bed.issued(json!({}), &[]).await;
+    let looked = async || {
+        bed.broker.store_clock.forget().await;
+        let introspected = bed.introspect(Some(&token), &token).await;
+        let ready = bed.get("/readyz").await;
+        [introspected.status, with_bearer(&bed, &token).await.status, ready.status]
+    };
+    // (With 0 it would have no clock of its own.)
+    store.behind.store(1, Ordering::Relaxed);
+    store.tells_time.store(false, Ordering::Relaxed);
+    assert_eq!(looked().await, [StatusCode::SERVICE_UNAVAILABLE; 3]);
+    store.tells_time.store(true, Ordering::Relaxed);
+    assert_eq!(looked().await, [StatusCode::OK; 3]);
+    // What it said a moment ago serves for a while.
+    store.tells_time.store(false, Ordering::Relaxed);
+    assert_eq!(looked().await, [StatusCode::OK; 3]);
 }
