@@ -211,7 +211,7 @@ impl Broker {
 
     /// The id of the key that signs tokens for this audience, as far as this process knows.
     fn signer(&self, audience: &str) -> Option<String> {
-        let (keys, _) = self.keys.shown();
+        let (keys, _) = self.keys.shown().ok()?;
         let signer = keys.signing(self.signing.get(audience).copied());
         signer.ok().map(|key| key.kid().to_string())
     }

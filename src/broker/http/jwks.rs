@@ -8,7 +8,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemars::JsonSchema;
 
-use super::api::{Answer, Endpoint, Operation, Verb};
+use super::api::{Answer, Endpoint, Operation, Verb, unavailable};
+use super::guard::RequestId;
+use super::refusal::Refusal;
+use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 use crate::wire::JWKS_PATH;
 
@@ -48,12 +51,17 @@ struct Jwk {
 /// The endpoint.
 pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
     let operation = Operation::new("jwks", "The public keys that verify tokens (RFC 7517)")
-        .answers(Answer::json::<Described>(200, "The keys").of_type(TYPE));
+        .answers(Answer::json::<Described>(200, "The keys").of_type(TYPE))
+        .answers(unavailable("For more than an hour nobody could see which keys are good"));
     Endpoint::new(format!("{base}/{JWKS_PATH}"), Verb::Get, get(jwks), operation)
 }
 
-async fn jwks(State(broker): State<Arc<Broker>>) -> Response {
-    let (keys, max_age) = broker.keys.shown();
+async fn jwks(State(broker): State<Arc<Broker>>, id: RequestId) -> Response {
+    let (keys, max_age) = match broker.keys.shown() {
+        Ok(shown) => shown,
+        // That they cannot be looked at is in the log already.
+        Err(error) => return Refusal::unavailable(error.message(), RETRY_AFTER).at(id),
+    };
     let headers = [
         (CONTENT_TYPE, TYPE.to_string()),
         (CACHE_CONTROL, format!("public, max-age={}", max_age.as_secs())),

@@ -24,6 +24,15 @@ const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// is older.
 const FRESH: Duration = Duration::seconds(5);
 
+/// How long others may keep keys that could not be looked at of late: another process may have
+/// revoked one of them since, and whoever asks anew may come to one that knows.
+const KEPT_UNSEEN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long keys are shown that cannot be looked at. So services can check tokens while the
+/// database is away for a while. A process that is cut off from it for longer than that must not
+/// have a key accepted for ever that was revoked meanwhile.
+const SHOWN_UNSEEN: Duration = Duration::HOUR;
+
 /// The keys at one moment.
 pub struct Snapshot {
     stored: Vec<StoredKey>,
@@ -209,12 +218,23 @@ impl KeyRing {
         self.watch.abort();
     }
 
-    /// The keys for everybody, and how long they may be kept. They serve also while the
-    /// store cannot be read.
-    pub fn shown(&self) -> (Arc<Snapshot>, std::time::Duration) {
+    /// The keys for everybody, and how long they may be kept. For a while they serve also while
+    /// the store cannot be read.
+    ///
+    /// # Errors
+    /// Where it could not be read for too long.
+    pub fn shown(&self) -> Result<(Arc<Snapshot>, std::time::Duration)> {
         let held = self.shared.held();
-        let max_age = self.shared.keeper.rules.max_age(self.shared.age(&held));
-        (held.snapshot, max_age)
+        let age = self.shared.age(&held);
+        if age > SHOWN_UNSEEN {
+            return Err(Error::new(ErrorKind::Other, "the public keys cannot be shown")
+                .because_of(
+                    "for more than an hour nobody could see in the database which are good",
+                ));
+        }
+        let max_age = self.shared.keeper.rules.max_age(age);
+        let max_age = if age > FRESH { max_age.min(KEPT_UNSEEN) } else { max_age };
+        Ok((held.snapshot, max_age))
     }
 
     /// How long ago they were last looked at, and were as they should be.

@@ -2,11 +2,30 @@
 
 use super::header_of;
 use crate::broker::store::{Store, sqlite};
-use crate::broker::testbed::{Bed, json_of};
+use crate::broker::testbed::{Bed, Shifted, json_of};
 use axum::http::StatusCode;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Another process may have revoked one of them meanwhile.
+#[tokio::test]
+async fn keys_that_nobody_could_look_at_for_an_hour_are_not_shown() {
+    let clock = Arc::new(Shifted::default());
+    let bed = Bed::with(|options| options.clock = clock.clone()).await;
+    bed.broker.keys.close_its_eyes();
+    for (seconds, status, caching) in [
+        (0, StatusCode::OK, "public, max-age=300"),
+        (3000, StatusCode::OK, "public, max-age=5"),
+        (4000, StatusCode::SERVICE_UNAVAILABLE, "no-store"),
+    ] {
+        clock.0.store(seconds, Ordering::Relaxed);
+        let answer = bed.get("/jwks.json").await;
+        let said = answer.headers["cache-control"].to_str().unwrap();
+        assert_eq!((answer.status, said), (status, caching), "{seconds}");
+    }
+}
 
 #[tokio::test]
 async fn tokens_are_signed_as_their_audience_wants_it() {

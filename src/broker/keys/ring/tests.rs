@@ -250,12 +250,35 @@ async fn with_keys_that_were_tampered_with_nothing_is_signed_or_verified() {
     assert!(error.contains("was changed"), "{error}");
     assert_eq!(store.keys().await.unwrap().len(), 2, "nothing follows from what was made up");
     // What everybody may know is shown on, for as long as nothing else can sign.
-    let (shown, kept) = ring.shown();
-    assert_eq!((kids(&shown), kept.as_secs()), (sorted(both.iter().map(|key| &key.kid[..])), 300));
+    let (shown, kept) = ring.shown().unwrap();
+    assert_eq!((kids(&shown), kept.as_secs()), (sorted(both.iter().map(|key| &key.kid[..])), 5));
     clock.pass(LEAD);
-    assert_eq!(ring.shown().1.as_secs(), 0);
+    assert_eq!(ring.shown().unwrap().1.as_secs(), 0);
     change(&bad, &good).await;
     assert_eq!(ring.current().await.unwrap().active().kid(), good.kid);
+}
+
+/// One of them may have been revoked by another process meanwhile.
+#[tokio::test]
+async fn keys_that_cannot_be_looked_at_are_kept_by_nobody_for_long_and_shown_for_an_hour() {
+    let (store, clock) = (store().await, Hand::new());
+    let day = Rules { publish_before: Duration::DAY, ..keeper(&store, &clock).rules };
+    let ring = KeyRing::open(Keeper { rules: day, ..keeper(&store, &clock) }).await.unwrap();
+    ring.close_its_eyes();
+    let shown = || ring.shown().map(|(keys, kept)| (keys.active().kid().to_string(), kept));
+    let kid = ring.current().await.unwrap().active().kid().to_string();
+    let seconds = std::time::Duration::from_secs;
+    clock.pass(Duration::seconds(5));
+    assert_eq!(shown().unwrap(), (kid.clone(), seconds(300)));
+    clock.pass(Duration::SECOND);
+    assert_eq!(shown().unwrap(), (kid.clone(), seconds(5)));
+    clock.pass(Duration::HOUR - Duration::seconds(6));
+    assert_eq!(shown().unwrap(), (kid.clone(), seconds(5)));
+    clock.pass(Duration::SECOND);
+    let why = shown().unwrap_err().to_string();
+    assert!(why.contains("cannot be shown"), "{why}");
+    ring.newest().await.unwrap();
+    assert_eq!(shown().unwrap(), (kid, seconds(300)));
 }
 
 #[tokio::test]
