@@ -1,6 +1,6 @@
 //! The outbox: finds out to whom messages go, and has a courier for each channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How many messages are looked at together.
 const BATCH: u32 = 100;
+
+/// How long a message for which this process has no channel is left for others on the same
+/// database: a new configuration does not come into force everywhere at once.
+const LEFT_FOR: time::Duration = time::Duration::minutes(5);
 
 /// How often is looked for deliveries on channels that are no more, how long they wait for
 /// their channel to come back, and how many are given up together.
@@ -95,6 +99,7 @@ impl Outbox {
             tally: tally.clone(),
             wake: Arc::default(),
             couriers: BTreeMap::new(),
+            left: BTreeSet::new(),
             strays: None,
             failed: false,
         };
@@ -132,6 +137,8 @@ struct Sorter<V> {
     /// Tells couriers that there is something.
     wake: Arc<Notify>,
     couriers: BTreeMap<String, JoinHandle<()>>,
+    /// The keys of messages that were left for others when it was looked last.
+    left: BTreeSet<String>,
     /// When was looked for strays last.
     strays: Option<Instant>,
     /// Whether it was told that it fails.
@@ -180,7 +187,7 @@ impl<V: View + 'static> Sorter<V> {
     async fn step(&mut self) -> Duration {
         let view = (self.newest)();
         let sorted = match self.sort(view.as_ref()).await {
-            Ok(sorted) => self.strays(view.channels()).await.map(|()| sorted),
+            Ok(more) => self.strays(view.channels()).await.map(|()| more),
             Err(error) => Err(error),
         };
         // The store fails: others say that louder.
@@ -189,25 +196,44 @@ impl<V: View + 'static> Sorter<V> {
         }
         self.failed = sorted.is_err();
         match sorted {
-            Ok(some) if some == BATCH as usize => Duration::ZERO,
+            Ok(true) => Duration::ZERO,
             _ if view.channels().names().is_empty() => IDLE,
             _ => LOOK,
         }
     }
 
-    /// Says of messages to whom they go. Returns how many those were.
-    async fn sort(&self, view: &V) -> Result<usize> {
-        let messages = self.store.unspread(BATCH).await?;
-        for (key, message) in &messages {
-            let to = match message {
-                Some(message) => deliveries(view.channels(), message),
-                None => {
-                    tracing::error!(key, "a message cannot be read, so nobody is told");
-                    Vec::new()
-                }
-            };
-            if let (true, Some(message)) = (to.is_empty(), message) {
+    /// Says of messages to whom they go. Returns whether there may be more.
+    async fn sort(&mut self, view: &V) -> Result<bool> {
+        // Those that are left are the oldest, and come before what is new.
+        let limit = u32::try_from(self.left.len()).unwrap_or(u32::MAX).saturating_add(BATCH);
+        let messages = self.store.unspread(limit).await?;
+        let is_more = messages.len() >= limit as usize;
+        let to = |message: &Option<Message>| {
+            message.as_ref().map(|message| deliveries(view.channels(), message)).unwrap_or_default()
+        };
+        let sorted: Vec<_> =
+            messages.into_iter().map(|(key, message)| (key, to(&message), message)).collect();
+        // What only this process has, nobody else could know channels for.
+        let shared_now = match sorted.iter().any(|(_, to, _)| to.is_empty()) {
+            true => self.store.now().await?,
+            false => None,
+        };
+        let (mut left, mut any) = (BTreeSet::new(), false);
+        for (key, to, message) in sorted {
+            if let (true, Some(message)) = (to.is_empty(), &message) {
                 let (kind, urgency) = (message.kind(), message.urgency().as_str());
+                if shared_now.is_some_and(|now| (now - message.at()).abs() < LEFT_FOR) {
+                    if !self.left.contains(&key) {
+                        tracing::warn!(
+                            key,
+                            kind,
+                            urgency,
+                            "no channel is for a message as this process is configured, so it is left for others"
+                        );
+                    }
+                    left.insert(key);
+                    continue;
+                }
                 tracing::warn!(
                     key,
                     kind,
@@ -215,12 +241,17 @@ impl<V: View + 'static> Sorter<V> {
                     "no channel is for a message, so nobody is told"
                 );
             }
-            self.store.spread(key, &to).await?;
+            if message.is_none() {
+                tracing::error!(key, "a message cannot be read, so nobody is told");
+            }
+            self.store.spread(&key, &to).await?;
+            any = true;
         }
-        if !messages.is_empty() {
+        self.left = left;
+        if any {
             self.wake.notify_waiters();
         }
-        Ok(messages.len())
+        Ok(is_more)
     }
 
     /// Gives up what was for channels that are no more. Another process may know them still, or
@@ -257,3 +288,6 @@ fn deliveries(channels: &Channels, message: &Message) -> Vec<NewDelivery> {
 pub(super) async fn now(store: &dyn Store, clock: &dyn Clock) -> Result<OffsetDateTime> {
     Ok(store.now().await?.unwrap_or_else(|| clock.now()))
 }
+
+#[cfg(test)]
+mod tests;
