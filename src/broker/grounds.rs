@@ -118,7 +118,7 @@ impl Grounds<'_> {
             keys: self.keys.iter().chain(&self.signer).cloned().collect(),
             issued: self.issuances.clone(),
         };
-        [Effect::IfNotRevoked(unrevoked), Effect::IfClocksAgree { at, within: CLOCKS_AGREE }]
+        [Effect::IfNotRevoked(unrevoked), Broker::at_once(at)]
             .into_iter()
             .chain(self.grant.as_ref().map(Underway::condition))
             .chain(self.enrolled.clone().map(|key| Effect::IfEnrolled { keys: vec![key], at }))

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Broker;
 use super::audit::Audit;
 use super::keys::KeyRing;
-use super::store::Store;
+use super::store::{Effect, Store};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How far this machine's clock may be from its database's where something is to be issued. By one
@@ -97,6 +98,33 @@ impl Broker {
             Ok(_) => Ok(()),
             Err(error) => Err(error.context(UNTOLD).of_kind(ErrorKind::Other)),
         }
+    }
+}
+
+impl Broker {
+    /// What has to be so for the commit of what was looked at at this moment: that it is no other
+    /// one. A process that was stopped in between, or its machine, knows nothing of what others
+    /// have done since, nor of another configuration.
+    pub(super) fn at_once(began: OffsetDateTime) -> Effect {
+        Effect::IfClocksAgree { at: began, within: CLOCKS_AGREE }
+    }
+
+    /// Looks whether that was so, where something was not committed.
+    ///
+    /// # Errors
+    /// That it was not.
+    pub(super) async fn check_moment(&self, began: OffsetDateTime) -> Result<()> {
+        let Some(there) = self.store.now().await? else { return Ok(()) };
+        let by = self.clock.now() - there;
+        if by.abs() > CLOCKS_AGREE {
+            return Err(clocks_differ(by));
+        }
+        if (there - began).abs() > CLOCKS_AGREE {
+            return Err(Error::new(ErrorKind::Other, "it was not done in time")
+                .because_of("more than a minute went by after it was looked at")
+                .hint("ask again"));
+        }
+        Ok(())
     }
 }
 

@@ -137,6 +137,7 @@ impl Broker {
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let record = signed::noted(record, who);
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
+        unit.effects.push(Self::at_once(now));
         let told = self.telling(book, (&elevation, name), lane, now);
         unit.effects.extend(told.await?);
         unit.effects.extend(signed::used_up(who, now));
@@ -147,6 +148,7 @@ impl Broker {
             }
             return Ok(elevation);
         }
+        self.check_moment(now).await?;
         // The same again, whose answer was lost, or another one that speaks against it.
         if let Some(known) = self.same_as(book, id, &elevation.asked).await? {
             return Ok(known);
@@ -190,8 +192,11 @@ impl Broker {
         if !verdict.only_ends() {
             self.check_clock().await?;
         }
+        let mut began = None;
         for _ in 0..TRIES {
             let now = self.moment().await?;
+            // However often: who it is and what the rules are was looked at before the first time.
+            let began = *began.get_or_insert(now);
             let Some(elevation) = self.elevation_with(id).await? else {
                 return Err(Refusal::Unknown);
             };
@@ -308,9 +313,13 @@ impl Broker {
                 _ => &[],
             };
             effects.extend(signed::resting_on(who, approvals, now));
+            effects.extend((!verdict.only_ends()).then(|| Self::at_once(began)));
             let change = (&elevation, &next, unless);
             if self.commit_next(book, change, record, effects, now).await? {
                 return Ok(next);
+            }
+            if !verdict.only_ends() {
+                self.check_moment(began).await?;
             }
             self.check_unused(who).await?;
             self.check_signer(book, who).await?;

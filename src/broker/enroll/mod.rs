@@ -22,7 +22,7 @@ pub(super) use seen::Logins;
 use seen::logged_in_at;
 
 use super::Broker;
-use super::audit::{Author, Decision, Record};
+use super::audit::{Author, Decision};
 use super::authenticate::Caller;
 use super::elevation::once_of;
 use super::operate::Asked;
@@ -167,7 +167,8 @@ impl Broker {
         record.policy_id = None;
         record.reason = format!("{person} enrolls {}; it is to be approved", named(&new));
         let unit = Unit::of(record).with(used).with(Effect::Enroll(new.clone()));
-        if self.audit.commit(unit).await?.is_none() {
+        if self.audit.commit(unit.with(Self::at_once(now))).await?.is_none() {
+            self.check_moment(now).await?;
             return Err(self.why_not_enrolled(&new, used_by).await?);
         }
         self.logins.read_anew(self).await;
@@ -240,7 +241,11 @@ impl Broker {
         });
         let mut record = by.record(now, ACTION, Decision::Changed);
         record.reason = format!("{approver} approves {} of {}", named(&before), before.person);
-        self.change_enrollment(before, &after, record).await?;
+        let unit = Unit::of(record).with(Self::at_once(now));
+        if !self.change_enrollment(before, &after, unit).await? {
+            self.check_moment(now).await?;
+            return Err(changed());
+        }
         self.logins.read_anew(self).await;
         Ok(after)
     }
@@ -269,21 +274,21 @@ impl Broker {
             label: String::new(),
             ..before.clone()
         });
-        self.change_enrollment(before, &after, record).await?;
-        Ok(after)
+        match self.change_enrollment(before, &after, Unit::of(record)).await? {
+            true => Ok(after),
+            false => Err(changed()),
+        }
     }
 
+    /// Changes an enrollment with all that is in this unit. Returns whether all of it could be.
     async fn change_enrollment(
         &self,
         before: Enrollment,
         after: &Enrollment,
-        record: Record,
-    ) -> Result<(), Refused> {
+        unit: Unit,
+    ) -> Result<bool> {
         let effect = Effect::ChangeEnrollment { before, after: Box::new(after.clone()) };
-        match self.audit.commit(Unit::of(record).with(effect)).await? {
-            Some(_) => Ok(()),
-            None => Err(Refused::malformed("it was changed meanwhile").hint("look, and ask again")),
-        }
+        Ok(self.audit.commit(unit.with(effect)).await?.is_some())
     }
 
     /// The enrollment with this id, where this broker wrote it.
@@ -341,6 +346,10 @@ fn person_of<'a>(
 ) -> Option<&'a str> {
     let directory = book.directory().filter(|directory| !directory.is_stale(now))?;
     directory.person(principal).map(|(name, _)| name)
+}
+
+fn changed() -> Refused {
+    Refused::malformed("it was changed meanwhile").hint("look, and ask again")
 }
 
 /// A key as records name it.

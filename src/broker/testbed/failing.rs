@@ -57,6 +57,10 @@ pub(crate) struct Failing {
     /// What happens as somebody is about to commit a change of an elevation, what rests on a key,
     /// or a root key.
     before_change: Mutex<Option<Meanwhile>>,
+    /// What happens as somebody is about to commit what has to be so at this moment.
+    before_moment: Mutex<Option<Meanwhile>>,
+    /// What happens as somebody has committed that.
+    after_moment: Mutex<Option<Meanwhile>>,
 }
 
 type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -81,6 +85,8 @@ impl Failing {
             meanwhile,
             after_keys,
             before_change,
+            before_moment: Mutex::default(),
+            after_moment: Mutex::default(),
         })
     }
 
@@ -123,6 +129,16 @@ impl Failing {
         *self.before_change.lock().unwrap() = Some(Box::pin(what));
     }
 
+    /// Does this once somebody is about to commit what has to be so at this moment.
+    pub(crate) fn before_moment(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.before_moment.lock().unwrap() = Some(Box::pin(what));
+    }
+
+    /// Does this once somebody has committed that, before they go on.
+    pub(crate) fn after_moment(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.after_moment.lock().unwrap() = Some(Box::pin(what));
+    }
+
     /// From now on, commits go like this.
     pub(crate) fn writes(&self, how: u8) {
         self.writes.store(how, Ordering::Relaxed);
@@ -153,7 +169,17 @@ impl Ledger for Failing {
                 meanwhile.await;
             }
         }
+        let mut effects = units.iter().flat_map(|unit| &unit.effects);
+        let is_timed = effects.any(|effect| matches!(effect, Effect::IfClocksAgree { .. }));
+        let meanwhile = self.before_moment.lock().unwrap().take_if(|_| is_timed);
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         let done = self.inner.commit(units).await;
+        let meanwhile = self.after_moment.lock().unwrap().take_if(|_| is_timed);
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         if how == AFTER { Err(broken()) } else { done }
     }
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {

@@ -2,6 +2,7 @@
 
 mod place;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration as Wait;
 
@@ -12,6 +13,8 @@ use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::directory::Settings;
 use crate::broker::enroll::Signer;
+use crate::broker::store::sql::tests::Ground;
+use crate::broker::testbed::failing::Failing;
 use crate::broker::testbed::{Shifted, now};
 use crate::sshsig::{self, Kind, Nonce, OwnKey, PublicKey, Said, Signed, Statement};
 
@@ -364,6 +367,36 @@ async fn everybody_lists_their_own_and_keepers_all() {
     refused(&listed(mine, "nobody").await, 403, "access_denied");
     refused(&listed("/v1/enrollments?mine=x", "bob").await, 400, "invalid_request");
     refused(&get(&place.bed, mine, "x").await, 401, "invalid_token");
+}
+
+/// As where the process is stopped before it commits what it has looked at.
+#[tokio::test]
+async fn what_was_looked_at_long_ago_has_no_key_count() {
+    for ground in Ground::each().await.into_iter().filter(Ground::is_postgres) {
+        let store = Failing::over(Arc::new(ground.open().await));
+        let place = Place::with(|options| options.store = store.clone()).await;
+        // As it is about to commit, it is a minute and a half later than it saw.
+        let stops = async || {
+            place.clock.0.store(-90, Ordering::Relaxed);
+            store.behind.store(90, Ordering::Relaxed);
+            place.bed.broker.store_clock.forget().await;
+            let (other, clock) = (store.clone(), place.clock.clone());
+            store.before_moment(async move {
+                clock.0.store(0, Ordering::Relaxed);
+                // (With 0 it is the database that says it.)
+                other.behind.store(0, Ordering::Relaxed);
+            });
+        };
+        let key = key();
+        stops().await;
+        let enrolling = place.enroll("alice", &place.signed("alice", &key)).await;
+        refused(&enrolling, 503, "temporarily_unavailable");
+        let id = place.enrolled("alice", &key).await;
+        stops().await;
+        refused(&place.approve("bob", &id).await, 503, "temporarily_unavailable");
+        assert_eq!(place.counts_for(&key).await, None);
+        ok(&place.approve("bob", &id).await);
+    }
 }
 
 /// Waits until something is so.
