@@ -7,6 +7,7 @@ mod refusal;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -24,6 +25,7 @@ use super::denials::Tally;
 use super::elevation::Underway;
 use super::grounds::Overtaken;
 use super::ids;
+use super::keys::SigningKey;
 use super::once::Uses;
 use super::origins::{Place, Used};
 use super::policy::Granted;
@@ -164,16 +166,19 @@ impl Broker {
         let mut grounds = grounds.under(grant);
         let uses = Uses::of(caller, ask, now);
         let mut others = 0;
-        let receipt = loop {
-            let signer = opaque.is_none().then(|| self.signer(&ask.audience)).flatten();
-            grounds = grounds.signed_by(signer);
+        let (receipt, signer) = loop {
+            let signer = match opaque {
+                None => Some(self.signer(&ask.audience).await?),
+                Some(_) => None,
+            };
+            grounds = grounds.signed_by(signer.as_ref().map(|key| key.kid().to_string()));
             let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
                 draft.claims.jti = jti;
                 draft.effects(&self.opaque_seal, opaque.as_ref())
             });
             let committed = self.metrics.recording(committed).await;
             match committed.map_err(Refusal::Unrecorded)? {
-                Ok(receipt) => break receipt,
+                Ok(receipt) => break (receipt, signer),
                 // This process has not seen that yet, and will sign by the next one.
                 Err(Overtaken::KeyRevoked) if others < MAX_OTHER_KEYS => {
                     others += 1;
@@ -185,7 +190,7 @@ impl Broker {
                 }
             }
         };
-        match self.hand_over(draft, opaque, receipt).await {
+        match self.hand_over(draft, (opaque, signer), receipt) {
             Ok(issued) => {
                 let issued = Issued { grant_ends, ..issued };
                 let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
@@ -209,11 +214,12 @@ impl Broker {
         }
     }
 
-    /// The id of the key that signs tokens for this audience, as far as this process knows.
-    fn signer(&self, audience: &str) -> Option<String> {
-        let (keys, _) = self.keys.shown().ok()?;
-        let signer = keys.signing(self.signing.get(audience).copied());
-        signer.ok().map(|key| key.kid().to_string())
+    /// The key that signs tokens for this audience. It is what the record rests on, so no other one
+    /// may sign the token, whatever becomes known meanwhile.
+    async fn signer(&self, audience: &str) -> Result<Arc<SigningKey>, Refusal> {
+        // Where they cannot be read any more, they may be again soon.
+        let keys = self.keys.current().await.map_err(Refusal::Unrecorded)?;
+        keys.signing(self.signing.get(audience).copied()).cloned().map_err(Refusal::Failed)
     }
 
     /// What became of what was decided, where somebody was quicker. Returns what is told.
@@ -324,10 +330,10 @@ impl Broker {
 
     /// Makes the token, or hands over the one that was made, in exchange for the receipt
     /// of its record.
-    async fn hand_over(
+    fn hand_over(
         &self,
         draft: Draft,
-        opaque: Option<Secret<String>>,
+        (opaque, signer): (Option<Secret<String>>, Option<Arc<SigningKey>>),
         receipt: Receipt,
     ) -> Result<Issued, Refusal> {
         let Draft { claims, granted } = draft;
@@ -339,16 +345,16 @@ impl Broker {
             Some(_) => RevocationReach::Everywhere,
             None => RevocationReach::Introspection,
         };
-        let token = match opaque {
-            Some(token) => token,
-            None => {
-                let algorithm = self.signing.get(&recorded.claims.aud).copied();
+        let token = match (opaque, signer) {
+            (Some(token), _) => token,
+            (None, Some(key)) => {
                 let step = trace::step("sign");
-                // Where they cannot be read any more, they may be again soon.
-                let keys = step.around(self.keys.current()).await.map_err(Refusal::Unrecorded)?;
-                let key = keys.signing(algorithm).map_err(Refusal::Failed)?;
                 step.note("tmpcred.key.id", key.kid().to_string());
                 key.sign(TOKEN_TYPE, &recorded).map_err(Refusal::Failed)?
+            }
+            (None, None) => {
+                let error = Error::new(ErrorKind::Other, "nothing is there to sign with");
+                return Err(Refusal::Failed(error));
             }
         };
         let Recorded { claims, .. } = recorded;

@@ -38,7 +38,7 @@ pub struct Snapshot {
     stored: Vec<StoredKey>,
     usual: SigningAlgorithm,
     /// Those that sign.
-    active: BTreeMap<SigningAlgorithm, SigningKey>,
+    active: BTreeMap<SigningAlgorithm, Arc<SigningKey>>,
     shown: BTreeSet<String>,
     jwks: Vec<u8>,
     verifying: Keys,
@@ -50,7 +50,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Where there is none.
-    pub fn signing(&self, algorithm: Option<SigningAlgorithm>) -> Result<&SigningKey> {
+    pub fn signing(&self, algorithm: Option<SigningAlgorithm>) -> Result<&Arc<SigningKey>> {
         let algorithm = algorithm.unwrap_or(self.usual);
         self.active.get(&algorithm).ok_or_else(|| no_key(algorithm))
     }
@@ -106,7 +106,7 @@ impl Snapshot {
             public.push(unsealed.public().clone());
             shown.insert(unsealed.kid().to_string());
             if key.state == KeyState::Active {
-                active.insert(unsealed.algorithm, unsealed);
+                active.insert(unsealed.algorithm, Arc::new(unsealed));
             }
         }
         let algorithms = keeper.rules.algorithms;

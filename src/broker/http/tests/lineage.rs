@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::broker::audit::Decision;
 use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::issue::{Ask, Refusal};
-use crate::broker::keys::{Keeper, KeyRing, RootKey, Rules};
+use crate::broker::keys::{Keeper, KeyRing, RootKey, Rules, TOKENS};
 use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::failing::Failing;
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, set};
 use crate::credential::TokenType;
 use crate::host::clock::{Clock, SystemClock};
@@ -168,6 +169,33 @@ async fn nobody_is_issued_a_token_by_a_key_that_was_revoked_elsewhere() {
     assert_eq!(decisions, [Decision::Issued; 2]);
 }
 
+/// The record of a token says that the key was good that signs it. Another one may have its turn
+/// before it does, and be revoked where this process has not seen it.
+#[tokio::test]
+async fn no_token_is_signed_by_another_key_than_its_record_rests_on() {
+    let site = Site::new();
+    let one = site.start().await;
+    let slow = Failing::over(one.store.clone());
+    let other = site.start_with(|options| options.store = slow.clone()).await;
+    let old = signer(&other.issued(json!({}), &[]).await);
+    other.broker.keys.close_its_eyes();
+    let (store, broker) = (one.store.clone(), other.broker.clone());
+    slow.after_moment(async move {
+        let keeper = keeper(store);
+        let rules = keeper.rules;
+        keeper.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
+        keeper.settle(|_| Vec::new()).await.unwrap();
+        let keys = broker.keys.newest().await.unwrap();
+        let next = [keys.active().kid().to_string()];
+        keeper.settle(|keys| rules.revocation(keys, &next, "it leaked")).await.unwrap();
+    });
+    let token = other.issued(json!({}), &[]).await;
+    assert_eq!(signer(&token), old);
+    assert!(active(&one, &token).await);
+    other.broker.keys.newest().await.unwrap();
+    assert_ne!(signer(&other.issued(json!({}), &[]).await), old);
+}
+
 #[tokio::test]
 async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
     let site = Site::new();
@@ -257,7 +285,7 @@ async fn revoking_a_key_reaches_what_came_of_its_tokens() {
     let (old, rules) = (signer(&parent), operator.rules);
     let slower = Rules { publish_before: time::Duration::DAY, ..rules };
     let slower = Keeper { rules: slower, ..keeper(bed.store.clone()) };
-    slower.settle(|keys| rules.rotation(keys, &crate::broker::keys::TOKENS)).await.unwrap();
+    slower.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
     operator.settle(|_| Vec::new()).await.unwrap();
     until("another key to sign", async || signer(&first(&bed).await) != old).await;
     let child = next(&bed, &parent, OWN).await;
