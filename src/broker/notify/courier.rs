@@ -21,7 +21,8 @@ use crate::host::clock::Clock;
 /// How often is looked for something to do, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long an attempt may take beyond what the channel may, before somebody else goes on.
+/// How long an attempt may take beyond what the channel may, before somebody else goes on. So it
+/// may begin that late.
 const LEASE: Duration = Duration::from_secs(20);
 
 /// Between which times is waited after a failure: after each one up to twice as long as after the
@@ -109,6 +110,7 @@ impl<V: View> Courier<V> {
         }
         // One finds out whether it is in order again.
         let limit = if self.trouble.is_some() { 1 } else { named.channel.at_once() };
+        let since = self.clock.uptime();
         let at = now(self.store.as_ref(), self.clock.as_ref()).await?;
         let beyond = at.saturating_add(BEYOND);
         let due = self.store.due(&self.name, at, beyond, limit).await?;
@@ -122,7 +124,8 @@ impl<V: View> Courier<V> {
         let ours = taken.into_iter().zip(ours).filter(|(_, ours)| *ours).map(|((one, _), _)| {
             Delivery { attempts: one.attempts + 1, turn: one.turn + 1, ..one }
         });
-        let (ended, cut) = deliver_all(named, view, ours.collect(), self.now(), stopped).await;
+        let lease = Lease { clock: self.clock.as_ref(), since };
+        let (ended, cut) = deliver_all(named, view, ours.collect(), lease, stopped).await;
         self.settle(named, ended, cut).await?;
         Ok(Duration::ZERO)
     }
@@ -271,29 +274,46 @@ impl<V: View> Courier<V> {
             tracing::info!(channel = self.name, "messages are delivered again");
         }
     }
+}
 
-    fn now(&self) -> OffsetDateTime {
-        self.clock.now()
+/// For how long what was taken is whose who took it.
+#[derive(Clone, Copy)]
+struct Lease<'a> {
+    clock: &'a dyn Clock,
+    /// Since when this machine had been up when it was looked for something to take.
+    since: time::Duration,
+}
+
+impl Lease<'_> {
+    /// Whether an attempt that begins now ends before somebody else may go on: this process may have been
+    /// stopped since, or the machine that it is on, and what it would tell may be over.
+    fn lasts(self) -> bool {
+        self.clock.uptime().saturating_sub(self.since) < signed(LEASE)
     }
 }
 
 /// Delivers these at the same time. Once it is to stop they have a little time; those are returned
-/// apart that did not end by then.
+/// apart that did not end by then, or could not begin in time.
 async fn deliver_all<V: View>(
     named: &Named,
     view: &V,
     deliveries: Vec<Delivery>,
-    now: OffsetDateTime,
+    lease: Lease<'_>,
     stopped: &mut watch::Receiver<bool>,
 ) -> (Vec<Ended>, Vec<Delivery>) {
     let mut under_way: FuturesUnordered<_> = deliveries
         .iter()
         .enumerate()
         .map(|(place, delivery)| async move {
-            let Some(message) = &delivery.message else { return (place, Err(unreadable())) };
-            let addressee = delivery.addressee.as_str();
+            if !lease.lasts() {
+                return (place, None);
+            }
+            let Some(message) = &delivery.message else {
+                return (place, Some(Err(unreadable())));
+            };
+            let (addressee, now) = (delivery.addressee.as_str(), lease.clock.now());
             let parcel = Parcel { message, addressee, people: view.people(), now };
-            (place, attempt(named.channel.as_ref(), &parcel).await)
+            (place, Some(attempt(named.channel.as_ref(), &parcel).await))
         })
         .collect();
     let mut outcomes: Vec<Option<Result<(), Refused>>> = deliveries.iter().map(|_| None).collect();
@@ -306,7 +326,7 @@ async fn deliver_all<V: View>(
     loop {
         tokio::select! {
             ended = under_way.next() => match ended {
-                Some((place, outcome)) => outcomes[place] = Some(outcome),
+                Some((place, outcome)) => outcomes[place] = outcome,
                 None => break,
             },
             () = &mut end => break,

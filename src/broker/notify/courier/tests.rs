@@ -1,4 +1,4 @@
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
 use crate::broker::directory::Directory;
@@ -289,6 +289,39 @@ async fn what_a_process_has_begun_that_is_gone_is_done_by_another() {
         let late = [(late, Step::PutOff(at, "late".into()))];
         assert_eq!(store.change_deliveries(&late).await.unwrap(), [false]);
         assert_eq!(store.undelivered(9).await.unwrap(), []);
+    }
+}
+
+/// The machine's clock, where the process is stopped right after it was asked how long that is up.
+#[derive(Default)]
+struct Stops(AtomicI64);
+
+impl Clock for Stops {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now()
+    }
+
+    fn uptime(&self) -> time::Duration {
+        time::Duration::seconds(self.0.fetch_add(LEASE.as_secs().cast_signed(), Ordering::Relaxed))
+    }
+}
+
+/// By then another one may have delivered it, and what ended it.
+#[tokio::test]
+async fn whoever_was_stopped_for_longer_than_it_may_take_leaves_what_it_took() {
+    for ground in Ground::each().await {
+        let store = Arc::new(ground.open().await);
+        let (world, on) = world(&[("one", "")]);
+        tell(&store, [telling("k", Urgency::Info), telling("l", Urgency::Info)]).await;
+        spread_only(&store, &world).await;
+        let mut late = courier_by(Arc::new(Stops::default()), &store, &world, "one");
+        step(&mut late, &world).await;
+        assert_eq!(on[0].count(), 0);
+        let left = store.undelivered(9).await.unwrap();
+        assert_eq!(left.iter().map(|one| one.delivery.attempts).collect::<Vec<_>>(), [0, 0]);
+        // Whoever is not late has it at once.
+        step(&mut courier(&store, &world, "one"), &world).await;
+        assert_eq!((on[0].count(), on[0].most()), (2, 1));
     }
 }
 
