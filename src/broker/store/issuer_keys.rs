@@ -12,7 +12,7 @@ pub trait IssuerKeyStore: Send + Sync {
     /// Those of this issuer, where some were kept.
     async fn issuer_keys(&self, issuer: &str) -> Result<Option<IssuerKeySet>>;
 
-    /// Keeps them, in place of those from before.
+    /// Keeps them, in place of those from before. Where newer ones are there, those stay.
     async fn keep_issuer_keys(&self, keys: &IssuerKeySet) -> Result<()>;
 
     /// Forgets those of this issuer.

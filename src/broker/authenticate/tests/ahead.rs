@@ -52,6 +52,12 @@ async fn kept(store: &Arc<dyn Store>, issuer: &FakeIssuer) -> IssuerKeySet {
     ask().await.unwrap()
 }
 
+/// Puts these in the place of those that are kept, however old they are.
+async fn put(store: &Arc<dyn Store>, keys: &IssuerKeySet) {
+    store.forget_issuer_keys(&keys.issuer).await.unwrap();
+    store.keep_issuer_keys(keys).await.unwrap();
+}
+
 /// How the configuration says that the keys of this issuer are found.
 fn found_by(bed: &Bed, issuer: &FakeIssuer) -> [u8; 32] {
     bed.broker.policies().authenticator().trusted[issuer.issuer.as_str()].0.found_by()
@@ -195,7 +201,7 @@ async fn keys_outlast_the_process_for_as_long_as_they_would_have_in_it() {
     // They are as old as they are, and not as old as the process.
     let past = IssuerKeySet { good_at: now() - Duration::minutes(2), ..fetched };
     let past = KeysSeal::new(&root_key()).over(&found_by(&bed, &issuer), past);
-    store.keep_issuer_keys(&past).await.unwrap();
+    put(&store, &past).await;
     let minutes = |minutes: u64| {
         move |trusted: &mut TrustedIssuer| {
             trusted.max_key_age = std::time::Duration::from_secs(60 * minutes);
@@ -229,7 +235,7 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
         // By a clock that was ahead they would be good for longer.
         KeysSeal::new(&root_key()).over(&found_by, IssuerKeySet { good_at: far, ..good.clone() }),
     ] {
-        store.keep_issuer_keys(&bad).await.unwrap();
+        put(&store, &bad).await;
         let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
         turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
         let iat = clock.now().unix_timestamp();
@@ -239,7 +245,7 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
         turned_away(&bed, &stranger.token(claims), &issuer.issuer).await;
     }
     // What it has kept, it has.
-    store.keep_issuer_keys(&good).await.unwrap();
+    put(&store, &good).await;
     let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
     assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
 }
