@@ -66,7 +66,8 @@ pub async fn forget(
             ..what.record_of(now, "elevation.erase")
         };
         let uses = is(&elevation.asked.by);
-        let beside = Effect::ForgetBeside { elevation: next.id, uses };
+        let messages = elevation.message_keys();
+        let beside = Effect::ForgetBeside { elevation: next.id, messages, uses };
         let unit =
             Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default())).with(beside);
         commit(store, unit).await?;

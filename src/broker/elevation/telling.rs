@@ -4,6 +4,7 @@
 //! is issued under it.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::crowd::Lane;
 use super::desk::rules_of;
@@ -127,6 +128,19 @@ fn of(
     messages.into_iter().map(linked).map(Effect::Tell).collect()
 }
 
+impl Elevation {
+    /// The keys of all messages by which people may have been told of it until now.
+    pub(in crate::broker) fn message_keys(&self) -> Vec<String> {
+        let of = |version| MESSAGES.map(|kind| key(self.id, version, kind));
+        (1..=self.version).flat_map(of).collect()
+    }
+}
+
+/// By which a message is one. Each version is told of once, whoever commits it.
+fn key(id: Uuid, version: u64, kind: &str) -> String {
+    format!("elevation {id} {version} {kind}")
+}
+
 fn message(
     elevation: &Elevation,
     rules: Option<&Rules>,
@@ -135,8 +149,7 @@ fn message(
 ) -> Message {
     debug_assert!(MESSAGES.contains(&kind), "a channel has to be able to leave {kind} out");
     let (asked, id) = (&elevation.asked, elevation.id.to_string());
-    // Each version is told of once, whoever commits it.
-    let key = format!("elevation {id} {} {kind}", elevation.version);
+    let key = key(elevation.id, elevation.version, kind);
     let title = &drill::titled(elevation, title);
     let lasting = humantime::format_duration(std::time::Duration::from_secs(asked.ttl));
     let message = Message::new(&key, kind, urgency, title, at)

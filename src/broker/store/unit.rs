@@ -133,6 +133,8 @@ pub enum Effect {
     ForgetBeside {
         /// Which one.
         elevation: Uuid,
+        /// The keys of all messages by which people may have been told.
+        messages: Vec<String>,
         /// Whether what was done is forgotten, too.
         uses: bool,
     },

@@ -166,8 +166,8 @@ async fn perform_one(
             elevation::change(transaction, after, unless).await
         }
         Effect::SumUses(after, events) => uses::sum(transaction, after, events).await,
-        Effect::ForgetBeside { elevation, uses } => {
-            uses::forget_beside(transaction, *elevation, *uses).await.map(|()| true)
+        Effect::ForgetBeside { elevation, messages, uses } => {
+            uses::forget_beside(transaction, *elevation, messages, *uses).await.map(|()| true)
         }
         Effect::Enroll(new) => enrollment::enroll(transaction, new).await,
         Effect::ChangeEnrollment { before, after } => {
