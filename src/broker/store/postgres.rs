@@ -180,9 +180,10 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
         // keep its place for as long as it is waited for.
         .after_release(move |connection, _| {
             Box::pin(async move {
-                let asked = sqlx::query_scalar(IS_BETWEEN).fetch_one(connection);
+                // Not prepared: that is more than one statement to a server.
+                let asked = sqlx::raw_sql(IS_BETWEEN).fetch_one(connection);
                 match tokio::time::timeout(answer_within, asked).await {
-                    Ok(is_between) => is_between,
+                    Ok(is_between) => is_between?.try_get(0),
                     Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
                 }
             })

@@ -187,14 +187,14 @@ async fn the_log_is_moved_into_the_database_while_others_write() {
     let mut records = 0;
     while size() == before {
         assert!(tokio::time::Instant::now() < deadline, "nothing is moved");
-        if records < 1024 {
+        if records < 4096 {
             append(&store, &one).await.unwrap();
             records += one.len();
         }
         tokio::task::yield_now().await;
     }
     append(&store, &one).await.unwrap();
-    assert_eq!(store.records(0, 2000).await.unwrap().len(), records + one.len());
+    assert_eq!(store.records(0, 5000).await.unwrap().len(), records + one.len());
     assert_eq!(length(), files, "the log is there still");
     store.close().await;
 }
