@@ -18,10 +18,10 @@ use crate::host::clock::Clock;
 /// How long an answer holds.
 const HOLDS_FOR: Duration = Duration::SECOND;
 
-/// How long what the store said serves where it says nothing: one that is slow for a moment
-/// makes nobody refuse tokens. In so little time no clock goes wrong by itself, and where this one
+/// How long what the store said serves where it says nothing: one that is slow for a moment,
+/// because many ask it, makes nobody refuse tokens. In so little time no clock goes wrong by itself, and where this one
 /// was set meanwhile that is counted in.
-const SERVES_FOR: Duration = Duration::seconds(10);
+const SERVES_FOR: Duration = Duration::MINUTE;
 
 /// The last look. One serves all who ask meanwhile.
 #[derive(Default)]
@@ -217,14 +217,14 @@ mod tests {
         };
         near(looks().await, 100);
         store.reads.store(false, Ordering::Relaxed);
-        clock.pass(10);
+        clock.pass(60);
         near(looks().await, 100);
         clock.set_by(-3600);
         near(looks().await, 100 - 3600);
         clock.pass(1);
         looks().await.unwrap_err();
         store.reads.store(true, Ordering::Relaxed);
-        near(looks().await, 100 - 3600 + 11);
+        near(looks().await, 100 - 3600 + 61);
     }
 
     /// A clock, and how long the machine is up, that are set by hand.

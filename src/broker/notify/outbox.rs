@@ -224,7 +224,7 @@ impl<V: View + 'static> Sorter<V> {
                 let (kind, urgency) = (message.kind(), message.urgency().as_str());
                 if shared_now.is_some_and(|now| (now - message.at()).abs() < LEFT_FOR) {
                     if !self.left.contains(&key) {
-                        tracing::warn!(
+                        tracing::info!(
                             key,
                             kind,
                             urgency,

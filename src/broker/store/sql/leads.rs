@@ -36,9 +36,13 @@ impl Leads {
         *kept = (*kept).max(Some(begun));
     }
 
+    /// When what it kept last was begun.
+    fn last(&self) -> Option<Instant> {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn holds(&self) -> bool {
-        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.is_some_and(|kept| kept.elapsed() < HOLDS_FOR)
+        self.last().is_some_and(|kept| kept.elapsed() < HOLDS_FOR)
     }
 
     /// Has it keep something, unless it did so a moment ago. One who asks serves all who wait.
@@ -51,7 +55,8 @@ impl Leads {
         }
         let since = Instant::now();
         let mut failed = self.asking.lock().await;
-        if self.holds() {
+        // However long it took: it was so after this was asked.
+        if self.holds() || self.last() >= Some(since) {
             return Ok(());
         }
         if let Some((at, error)) = &*failed

@@ -34,12 +34,14 @@ const MADE_MEANWHILE: [&str; 9] =
 const IN_USE: &str = "55P03";
 
 /// How long those are given, about.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a migration begins with where there are locks to wait for. Whoever comes after one who waits
 /// for a lock waits as well, and somebody may have read a table for hours: so it is tried for a
-/// moment, again and again, instead. What it does then may take as long as it takes.
-const WITH_LOCKS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0;\n";
+/// moment, again and again, instead. A moment that is longer than `deadlock_timeout`, which is a second
+/// where nobody says otherwise: from then on PostgreSQL ends an autovacuum that is in the way. What
+/// it does once it has the lock may take as long as it takes.
+const WITH_LOCKS: &str = "set local lock_timeout = '2s'; set local statement_timeout = 0;\n";
 
 /// Who made a database of another version.
 const EARLIER: &str = "an earlier version of tmpcred made it";
