@@ -9,18 +9,19 @@
 
 mod ends;
 mod signed;
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 pub use signed::Signed;
 use time::OffsetDateTime;
+use told::Told;
 
-use super::erase::{self, Spans};
+use super::erase::Spans;
 use super::leaf::Leaf;
 use super::note::{Checkpoint, VerifierKey};
 use super::seal::{Seal, SealedEnd};
-use super::succession;
 use super::tree::{Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
 use crate::broker::store::{LogStore, Noted};
 use crate::error::Result;
@@ -182,6 +183,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         lost: false,
         erased: Spans::default(),
         told: Spans::default(),
+        doubted: Vec::new(),
     };
     if let Some(seal) = proofs.seal {
         check.read_seal(seal, end.as_ref(), ends.promised);
@@ -227,6 +229,8 @@ struct Check<'a> {
     /// The records that were erased, and those of which the log says so.
     erased: Spans,
     told: Spans,
+    /// What records say of the log that differ from the tree, since the last checkpoint.
+    doubted: Vec<Told>,
 }
 
 impl Check<'_> {
@@ -304,17 +308,15 @@ impl Check<'_> {
     }
 
     fn add(&mut self, place: u64, leaf: Option<&Leaf>, stored: Option<Hash>) {
+        let hash = leaf.and_then(Leaf::hash);
         if let Some(leaf) = leaf {
             if leaf.erased.is_some() {
                 self.report.erased += 1;
                 self.erased.add(place, place);
             }
-            erase::told_by(leaf).into_iter().for_each(|(first, last)| self.told.add(first, last));
-            if let Some((state, key)) = succession::told_by(leaf).filter(|_| self.follows) {
-                self.hear_of_key(place, state, key);
-            }
+            // Where the tree has nothing, it is what the record says.
+            self.listen(place, leaf, hash.is_some() && (stored.is_none() || stored == hash));
         }
-        let hash = leaf.and_then(Leaf::hash);
         match (leaf, hash, stored) {
             (None, ..) => self.differs(Kind::Missing, place),
             (_, None, _) => self.differs(Kind::Changed, place),
@@ -378,6 +380,7 @@ impl Check<'_> {
                 self.found(kind, first, last);
             }
             self.tree = self.records.clone();
+            self.believe_doubted();
         } else {
             if !self.lost {
                 // Another one of the same size may have said that all is well up to here.
@@ -391,7 +394,9 @@ impl Check<'_> {
         true
     }
 
+    /// Finds the records changed that differ from the tree: nobody heeds what they say.
     fn settle(&mut self) {
+        self.doubted.clear();
         for (kind, first, last) in std::mem::take(&mut self.differing) {
             self.found(kind, first, last);
         }
@@ -441,34 +446,6 @@ impl Check<'_> {
                     }
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Looks whether the log says of all that was erased that it was.
-    async fn erasures(&mut self) -> Result<()> {
-        let erased = std::mem::take(&mut self.erased);
-        if !erased.clone().without(&self.told).is_empty() {
-            self.hear().await?;
-        }
-        for (first, last) in erased.without(&self.told) {
-            self.found(Kind::Erased, first, last);
-        }
-        Ok(())
-    }
-
-    /// Hears of what was erased meanwhile: the log says so behind all that was looked at.
-    async fn hear(&mut self) -> Result<()> {
-        let mut after = self.report.records;
-        let size = self.store.size().await?;
-        while after < size {
-            let leaves = self.store.leaves(after, PAGE).await?;
-            let Some(last) = leaves.last().map(|leaf| leaf.sequence) else { break };
-            for leaf in leaves.iter().filter(|leaf| leaf.sequence <= size) {
-                let told = erase::told_by(leaf);
-                told.into_iter().for_each(|(first, last)| self.told.add(first, last));
-            }
-            after = last;
         }
         Ok(())
     }

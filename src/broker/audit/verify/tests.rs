@@ -379,6 +379,10 @@ async fn the_seal_covers_what_nobody_has_signed() {
     let later = Duration::seconds(61);
     let report = log.check_after(later, &[], None).await;
     assert_eq!(places(&report), [(Kind::Unsigned, 1001, 1001)]);
+    // Nor is one new for ever that says it is from then.
+    let report = log.check_after(-later, &[], None).await;
+    assert_eq!(places(&report), [(Kind::Unsigned, 1001, 1001)]);
+    assert_eq!(places(&log.check_after(-Duration::seconds(59), &[], None).await), []);
     assert_eq!(places(&log.check_after(later, &[], Some(&log.seal)).await), []);
 
     // Records, tree and checkpoints are rewritten, and the seal is left.
@@ -435,3 +439,5 @@ async fn the_tree_in_the_store_is_that_over_the_leaves() {
     assert_eq!(log.newest().await.root, tree.root());
     assert_ne!(tree.root(), leaf_hash(b""));
 }
+
+mod told;
