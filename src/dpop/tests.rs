@@ -256,7 +256,8 @@ fn keys_of_the_other_kinds_sign_too() {
     let mut forge = Forge::new();
     for name in ["EdDSA", "Ed25519"] {
         forge.header = json!({
-            "typ": "dpop+jwt", "alg": name, "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x },
+            "typ": "dpop+jwt", "alg": name,
+            "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x, "alg": name },
         });
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", encode(&forge.header), encode(&forge.claims));

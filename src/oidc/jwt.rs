@@ -236,11 +236,17 @@ pub fn check_unverified(token: &str, audience: &str, now: OffsetDateTime) -> Res
     Ok(check_claims(all, &expected)?)
 }
 
+/// Whether an algorithm is called so. Of the one that has two curves only one is accepted, which
+/// has a name of its own by now (RFC 9864 section 2.2).
+pub fn is_name_of(name: &str, algorithm: Algorithm) -> bool {
+    format!("{algorithm:?}") == name || (algorithm == Algorithm::EdDSA && name == "Ed25519")
+}
+
 fn algorithm(header: &Map<String, Value>, expected: &Expectations<'_>) -> Result<Algorithm> {
     check_understood(header).map_err(invalid)?;
     let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
     let allowed = expected.algorithms.iter().filter(|a| ALGORITHMS.contains(a));
-    allowed.copied().find(|a| format!("{a:?}") == name).ok_or_else(|| {
+    allowed.copied().find(|a| is_name_of(name, *a)).ok_or_else(|| {
         let allowed: Vec<_> = expected.algorithms.iter().map(|a| format!("{a:?}")).collect();
         invalid(format!(
             "its algorithm is '{}'; accepted are {}",

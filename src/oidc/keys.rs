@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse, ThumbprintHash,
 };
@@ -10,7 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::jwt::ALGORITHMS;
+use super::jwt::{self, ALGORITHMS};
 use super::seen::Seen;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -170,6 +172,7 @@ impl Keys {
 
 impl Key {
     fn parse(value: Value) -> Option<Self> {
+        let named = value.get("alg").and_then(Value::as_str).map(String::from);
         let jwk: Jwk = serde_json::from_value(value).ok()?;
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
@@ -182,19 +185,20 @@ impl Key {
         let fits: &[Algorithm] = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => &[RS256, RS384, RS512, PS256, PS384, PS512],
             AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
-                EllipticCurve::P256 => &[ES256],
-                EllipticCurve::P384 => &[ES384],
+                EllipticCurve::P256 if are_long([&ec.x, &ec.y], 32) => &[ES256],
+                EllipticCurve::P384 if are_long([&ec.x, &ec.y], 48) => &[ES384],
                 _ => return None,
             },
-            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
+            AlgorithmParameters::OctetKeyPair(okp)
+                if okp.curve == EllipticCurve::Ed25519 && are_long([&okp.x], 32) =>
+            {
                 &[EdDSA]
             }
             _ => return None,
         };
         // RFC 7517 section 4.4: a key that names its algorithm is for no other.
-        let named = jwk.common.key_algorithm.as_ref().map(ToString::to_string);
         let among = |all: &[Algorithm], name: &str| -> Vec<Algorithm> {
-            all.iter().copied().filter(|a| format!("{a:?}") == name).collect()
+            all.iter().copied().filter(|a| jwt::is_name_of(name, *a)).collect()
         };
         let algorithms = named.as_deref().map_or_else(|| fits.to_vec(), |name| among(fits, name));
         // One for encryption is another matter.
@@ -204,6 +208,14 @@ impl Key {
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
         Some(Self { kid: jwk.common.key_id, algorithms, misnamed, key, thumbprint })
     }
+}
+
+/// Whether each of these numbers has so many octets (RFC 7518 section 6.2.1.2, RFC 8037 section 2).
+/// Two that have as many together are the same point, and would be a key by another name.
+fn are_long<const N: usize>(numbers: [&String; N], octets: usize) -> bool {
+    numbers
+        .into_iter()
+        .all(|number| URL_SAFE_NO_PAD.decode(number).is_ok_and(|decoded| decoded.len() == octets))
 }
 
 #[cfg(test)]
@@ -253,6 +265,39 @@ pub(crate) mod tests {
         assert_eq!(count(&rsa(json!("RS256")), None, Algorithm::PS256), 0);
         assert_eq!(count(&rsa(json!("RSA-OAEP")), None, Algorithm::RS256), 0);
         assert_eq!(count(&rsa(Value::Null), None, Algorithm::PS256), 1);
+    }
+
+    #[test]
+    fn the_newer_name_of_ed25519_means_the_same() {
+        let x = URL_SAFE_NO_PAD.encode([7; 32]);
+        let key = |alg: &str| json!({"kty": "OKP", "crv": "Ed25519", "x": x, "alg": alg});
+        for alg in ["EdDSA", "Ed25519"] {
+            assert_eq!(count(&json!({"keys": [key(alg)]}), None, Algorithm::EdDSA), 1, "{alg}");
+        }
+        assert_eq!(count(&json!({"keys": [key("Ed448")]}), None, Algorithm::EdDSA), 0);
+        // Of another curve it is a mistake.
+        let (_, mut other) = es256("a");
+        other["alg"] = json!("Ed25519");
+        let keys = Keys::parse(json!({"keys": [other]}).to_string().as_bytes()).unwrap();
+        assert_eq!(keys.misnamed().collect::<Vec<_>>(), [("a", "Ed25519")]);
+    }
+
+    #[test]
+    fn a_key_has_one_name() {
+        let (_, good) = es256("a");
+        let number = |name: &str| URL_SAFE_NO_PAD.decode(good[name].as_str().unwrap()).unwrap();
+        let (x, y) = (number("x"), number("y"));
+        let cut = |at: usize| {
+            let whole = [x.clone(), y.clone()].concat();
+            let mut other = good.clone();
+            other["x"] = json!(URL_SAFE_NO_PAD.encode(&whole[..at]));
+            other["y"] = json!(URL_SAFE_NO_PAD.encode(&whole[at..]));
+            count(&json!({"keys": [other]}), None, Algorithm::ES256)
+        };
+        assert_eq!([31, 32, 33].map(cut), [0, 1, 0]);
+        let short = URL_SAFE_NO_PAD.encode([7; 31]);
+        let short = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": short}]});
+        assert_eq!(count(&short, None, Algorithm::EdDSA), 0);
     }
 
     #[test]
