@@ -25,8 +25,8 @@ pub(super) struct Held<'a> {
     pub(super) route: &'a Route,
     /// The method.
     pub(super) method: &'a str,
-    /// The address.
-    pub(super) target: &'a Target,
+    /// The addresses that it may have gone to, of which there is one at least.
+    pub(super) targets: &'a [Target],
     /// What came along.
     pub(super) shown: Credentials<'a>,
     /// Where it comes from, where the proxy says so.
@@ -82,7 +82,7 @@ impl Broker {
             Err(Refusal::Unavailable(_)) => "unavailable",
             Err(_) => "denied",
         };
-        let what = (route, held.method, held.target.as_str());
+        let what = (route, held.method, held.targets.first().map_or("", Target::as_str));
         self.note_decision(&own, what, said, held.from);
         outcome.map(|()| own)
     }
@@ -152,7 +152,7 @@ impl Broker {
         let now = self.clock.now();
         let expected = Expected {
             method: held.method,
-            targets: std::slice::from_ref(held.target),
+            targets: held.targets,
             shown: Shown::With(token.expose()),
             now,
         };

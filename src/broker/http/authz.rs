@@ -179,7 +179,7 @@ async fn decide(
                 Shown::Bound => Credentials::Bound(&token, proof),
             };
             let (route, method) = (asked.route, asked.method.as_str());
-            let held = Held { route, method, target: &asked.target, shown, from };
+            let held = Held { route, method, targets: &asked.targets, shown, from };
             broker.authorize(config, held).await
         }
         Err(refused) => Err(authz::Refusal::Proof(refused)),
@@ -268,7 +268,8 @@ struct Asked<'a> {
     name: &'a str,
     route: &'a Route,
     method: String,
-    target: Target,
+    /// Where it may have been sent to: the proxy does not say by which scheme.
+    targets: Vec<Target>,
 }
 
 impl<'a> Asked<'a> {
@@ -313,14 +314,14 @@ impl<'a> Asked<'a> {
             return Err("the proxy does not say which path the request is for");
         }
         let of_host = |route: &Route| {
-            let origin = route.origins.iter().map(|origin| origin.origin().ascii_serialization());
-            let mut origin = origin.filter(|origin| is_at(origin, host));
-            origin.next()
+            let all = route.origins.iter().map(|origin| origin.origin().ascii_serialization());
+            let found: Vec<_> = all.filter(|origin| is_at(origin, host)).collect();
+            (!found.is_empty()).then_some(found)
         };
         let found = match name {
             Some(name) => {
                 let route = config.route.get_key_value(name).ok_or("there is no such route")?;
-                of_host(route.1).map(|origin| (route, origin))
+                of_host(route.1).map(|origins| (route, origins))
             }
             None => {
                 let all = config.route.iter();
@@ -333,10 +334,10 @@ impl<'a> Asked<'a> {
                 }
             }
         };
-        let ((name, route), origin) = found.ok_or("no route is for this host")?;
-        let target = Target::parse(&format!("{origin}{uri}"));
-        let target = target.ok_or("the path of the request is none")?;
-        Ok(Self { name, route, method: method.to_string(), target })
+        let ((name, route), origins) = found.ok_or("no route is for this host")?;
+        let targets = origins.iter().map(|origin| Target::parse(&format!("{origin}{uri}")));
+        let targets = targets.collect::<Option<_>>().ok_or("the path of the request is none")?;
+        Ok(Self { name, route, method: method.to_string(), targets })
     }
 }
 

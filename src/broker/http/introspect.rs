@@ -155,7 +155,7 @@ async fn introspect(
     let unproved = |refusal: introspect::Refusal| {
         let (outcome, challenge) = match refusal {
             introspect::Refusal::Unauthenticated(error) => {
-                (Introspection::Unauthenticated, Challenge::token(&error))
+                (Introspection::Unauthenticated, Challenge::token(&headers, &error))
             }
             introspect::Refusal::Proof(refused) => {
                 (Introspection::Unauthenticated, Challenge::proof(&broker, &refused))

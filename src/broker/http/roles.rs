@@ -43,6 +43,7 @@ async fn list(
 
 async fn listed(request: &Request<'_>, query: &RawQuery) -> Result<Roles, Unserved> {
     let asked = request.identified(None).await?;
+    request.require_clock().await?;
     query::none(query)?;
     Ok(Roles { roles: request.broker.roles_for(&request.book, &asked).await })
 }

@@ -24,9 +24,7 @@ pub(super) struct Token {
 impl Token {
     /// The token of a request.
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
-        let first = headers.get(AUTHORIZATION);
-        let bound = first.and_then(|value| value.to_str().ok()?.split_once(' '));
-        match bound {
+        match first(headers) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(dpop::SCHEME) => {
                 let one = headers.get_all(AUTHORIZATION).iter().count() == 1;
                 let token = token.trim();
@@ -51,6 +49,11 @@ impl Token {
             false => Ok(Credentials::Bearer(&self.secret)),
         }
     }
+}
+
+/// The scheme of the first header `Authorization`, and what is behind it.
+fn first(headers: &HeaderMap) -> Option<(&str, &str)> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')
 }
 
 /// The token by which the caller proves who they are (RFC 6750 section 2.1).
@@ -80,12 +83,16 @@ pub(super) struct Challenge {
 impl Challenge {
     /// There was no token, or none that can be read.
     pub(super) fn absent(why: &str) -> Self {
-        Self::new(why, None, None)
+        Self::new(why, None, (None, None), None)
     }
 
-    /// The token is not good.
-    pub(super) fn token(error: &Error) -> Self {
-        Self::new(&said(error), Some(INVALID_TOKEN), None)
+    /// The token of this request is not good, by whichever scheme it was shown.
+    pub(super) fn token(headers: &HeaderMap, error: &Error) -> Self {
+        let code = Some(INVALID_TOKEN);
+        let is_bound =
+            first(headers).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(dpop::SCHEME));
+        let at = if is_bound { (None, code) } else { (code, None) };
+        Self::new(&said(error), code, at, None)
     }
 
     /// The proof is not good, which is counted.
@@ -99,16 +106,19 @@ impl Challenge {
             Fault::Nonce => USE_DPOP_NONCE,
             _ => INVALID_DPOP_PROOF,
         };
-        Self::new(&said(&refused.error), Some(code), nonce)
+        Self::new(&said(&refused.error), Some(code), (None, Some(code)), nonce)
     }
 
-    /// What would be accepted (RFC 6750 section 3, RFC 9449 section 7.1), and what is wrong,
-    /// where there was a token at all.
-    fn new(why: &str, code: Option<&'static str>, nonce: Option<String>) -> Self {
+    /// What would be accepted (RFC 6750 section 3, RFC 9449 section 7.1), and what is wrong with
+    /// a bearer token, or with a bound one, where there was a token at all.
+    fn new(
+        why: &str,
+        code: Option<&'static str>,
+        (of_bearer, of_bound): (Option<&str>, Option<&str>),
+        nonce: Option<String>,
+    ) -> Self {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
-        let of_token = code.filter(|code| *code == INVALID_TOKEN);
-        let of_proof = code.filter(|code| *code != INVALID_TOKEN);
-        let refusal = refusal.challenging(schemes(of_token, of_proof));
+        let refusal = refusal.challenging(schemes(of_bearer, of_bound));
         let mut headers = HeaderMap::new();
         if let Some(Ok(nonce)) = nonce.map(|nonce| HeaderValue::from_str(&nonce)) {
             headers.insert(HeaderName::from_static(dpop::NONCE_HEADER), nonce);

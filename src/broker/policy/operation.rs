@@ -137,6 +137,16 @@ impl Administration {
 }
 
 impl Operation {
+    /// Whether it does nothing but end what counts.
+    pub fn only_ends(&self) -> bool {
+        match self {
+            Self::Revoke(_) => true,
+            Self::Administer(what) => {
+                matches!(what, Administration::RevokeKeys | Administration::RemoveEnrollments)
+            }
+        }
+    }
+
     /// Its action.
     pub fn action(&self) -> &'static str {
         match self {

@@ -24,10 +24,13 @@ fn proxy() {
         for config in &configs {
             let asked = Asked::read(config, &Method::GET, path, query, &headers);
             let Ok(asked) = asked else { continue };
-            // It is at the origin of its route, whatever the path was.
-            let origins = asked.route.origins.iter().map(|o| o.origin().ascii_serialization());
-            let at = |origin: String| asked.target.as_str().starts_with(&format!("{origin}/"));
-            assert!(origins.into_iter().any(at), "{}", asked.target);
+            // It is at origins of its route, whatever the path was.
+            let of_route = |target: &Target| {
+                let origins = asked.route.origins.iter().map(|o| o.origin().ascii_serialization());
+                origins.into_iter().any(|o| target.as_str().starts_with(&format!("{o}/")))
+            };
+            assert!(!asked.targets.is_empty());
+            assert!(asked.targets.iter().all(of_route), "{:?}", asked.targets);
             let name = match config.proxy {
                 Proxy::Nginx => "x-original-host",
                 Proxy::Traefik => "x-forwarded-host",

@@ -222,6 +222,7 @@ async fn show(
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
+        request.require_clock().await?;
         query::none(&query)?;
         let seen = broker.elevation_for(&request.book, &asked, known_id(&id)?).await;
         let seen = seen.map_err(unserved)?;
@@ -255,6 +256,7 @@ async fn list(
     );
     let perform = async {
         let asked = identified(&request, None).await?;
+        request.require_clock().await?;
         let known = ["which", "limit", "below"];
         let Query(listed) = query.map_err(|rejected| query::misread(&rejected, &known))?;
         let which = listed.which.as_deref().unwrap_or("mine");

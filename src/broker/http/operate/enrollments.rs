@@ -149,6 +149,7 @@ async fn listed(
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
+    request.require_clock().await?;
     let Query(Which { mine }) = query.map_err(|rejected| misread(&rejected, &["mine"]))?;
     let (broker, now) = (request.broker, request.broker.clock.now());
     broker.saw_login(&request.book, &asked.caller);

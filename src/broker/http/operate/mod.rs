@@ -239,6 +239,11 @@ impl<'a> Request<'a> {
         operator.map_err(|unproved| self.unproved(unproved))
     }
 
+    /// Refuses to go on where nobody can tell whether what was shown has expired.
+    pub(super) async fn require_clock(&self) -> Result<(), Unserved> {
+        self.broker.check_clock().await.map_err(|error| Unserved::of(&error))
+    }
+
     /// Counts that somebody asks who was known without a token.
     pub(super) fn count(&self, caller: &Caller) -> Result<(), Unserved> {
         let counted = self.broker.count(&self.book, caller.asking(), self.endpoint);
@@ -247,7 +252,7 @@ impl<'a> Request<'a> {
 
     fn unproved(&self, unproved: Unproved) -> Unserved {
         match unproved {
-            Unproved::Token(error) => Challenge::token(&error).into(),
+            Unproved::Token(error) => Challenge::token(self.headers, &error).into(),
             Unproved::Proof(refused) => Challenge::proof(self.broker, &refused).into(),
             Unproved::Counted { retry_after } => operate::Refusal::Counted { retry_after }.into(),
             Unproved::TooOften(too_often) => {
@@ -268,6 +273,10 @@ impl<'a> Request<'a> {
         operation: &policy::Operation,
     ) -> Result<Author, Unserved> {
         super::token::summarize(self.broker).await;
+        // What ends something goes on.
+        if !operation.only_ends() {
+            self.require_clock().await?;
+        }
         self.broker.permit(&self.book, asked, operation).await.map_err(Unserved::from)
     }
 

@@ -306,6 +306,30 @@ pub(super) async fn proved(bed: &Bed, token: &str, proofs: &[&str]) -> Response 
 }
 
 #[tokio::test]
+async fn a_proof_may_be_for_each_origin_of_the_host() {
+    let bed = Bed::with(|options| {
+        authz(Proxy::Nginx, options);
+        let route = options.config.authz.as_mut().unwrap().route.get_mut("api").unwrap();
+        let other = ["http://api.example.com", "https://api.example.com:8443"];
+        route.origins.extend(other.map(|origin| origin.parse().unwrap()));
+    })
+    .await;
+    let device = Device::new();
+    let token = bound(&bed, &device, &[]).await;
+    for (scheme, port, status) in [
+        ("https", "", StatusCode::OK),
+        ("http", "", StatusCode::OK),
+        // That is another host.
+        ("https", ":8443", StatusCode::UNAUTHORIZED),
+    ] {
+        let url = format!("{scheme}://api.example.com{port}/a");
+        let (method, at, nonce) = ("GET", now(), None);
+        let proving = Proving { device: &device, token: &token, method, url: &url, at, nonce };
+        assert_eq!(proved(&bed, &token, &[&proving.proof()]).await.status, status, "{url}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_is_bound_passes_with_a_proof_for_this_request_and_once() {
     let bed = nginx().await;
     let device = Device::new();

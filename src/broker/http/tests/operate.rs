@@ -1,5 +1,6 @@
 //! Operating a broker from elsewhere: who may, and what comes of it.
 
+mod clocks;
 mod enrollments;
 mod keys;
 mod limits;
@@ -326,7 +327,12 @@ async fn an_assertion_that_is_bound_to_a_key_takes_a_proof_for_this_very_request
     let plain = format!("DPoP {}", ops(&bed));
     let proof = device.proof_with(of_keys, &plain[5..], Some(&nonce));
     let headers = [("authorization", plain.as_str()), ("dpop", proof.as_str())];
-    refused(&ask(&bed, keys, &headers, &[]).await, 401, "invalid_token");
+    let answer = ask(&bed, keys, &headers, &[]).await;
+    refused(&answer, 401, "invalid_token");
+    // RFC 9449 section 7.1: the scheme is told that it was shown by.
+    let told = header_of(&answer, "www-authenticate");
+    assert!(told.ends_with("EdDSA RS256\", error=\"invalid_token\""), "{told}");
+    assert_eq!(told.matches("error").count(), 1, "{told}");
 }
 
 #[tokio::test]
