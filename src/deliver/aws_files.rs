@@ -7,14 +7,22 @@
 //! itself, stays as it is, but for sections with long-lived keys: there shall be no second
 //! place where those are in clear. The order is written down at
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
+//! botocore also asks the configuration of boto, which came before it, and is shown an empty one
+//! where that has keys.
+//!
+//! How such a file is laid out is not written down as well, and readers differ (see
+//! [`layout`]): what any of them would take for a credential of `default` is taken out.
 //!
 //! A copy cannot be written to: what a command put there would be lost with it, without a
 //! word.
+
+mod layout;
 
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use self::layout::{Kind, Layout, indent, lines, section, setting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::files;
@@ -23,6 +31,9 @@ use crate::host::files;
 pub const CONFIG: &str = "AWS_CONFIG_FILE";
 /// Where keys are read from.
 pub const CREDENTIALS: &str = "AWS_SHARED_CREDENTIALS_FILE";
+
+/// Where botocore reads the configuration of boto from, and nowhere else.
+pub const BOTO: &str = "BOTO_CONFIG";
 
 /// How large such a file may be, in bytes.
 const MAX: u64 = 4 * 1024 * 1024;
@@ -47,8 +58,11 @@ const YIELD: &[&str] = &[
     "web_identity_token_file",
 ];
 
+/// What the configuration of boto has a key by, in whichever section.
+const KEY_OF_BOTO: &str = "aws_access_key_id";
+
 /// Writes files into `dir` that stand in for the user's own, where those have a
-/// credential for the profile `default`. Yields variables and paths.
+/// credential for the profile `default`, or one of boto. Yields variables and paths.
 ///
 /// # Errors
 ///
@@ -56,28 +70,56 @@ const YIELD: &[&str] = &[
 pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut written = Vec::new();
     for (variable, name) in [(CONFIG, "config"), (CREDENTIALS, "credentials")] {
-        let Some(path) = path(env, variable, name) else { continue };
-        // What we are not let to, the command is not either.
-        if files::is_withheld(&path) {
-            continue;
-        }
-        let read = read(&path).map_err(|error| in_the_way(error, variable))?;
-        let Some(rest) = read.and_then(|text| without_default(&text)) else { continue };
+        let own = || Some(env.home()?.join(".aws").join(name));
+        let Some(path) = named(env, variable).or_else(own) else { continue };
+        let text = look(&path, variable)?;
+        let Some(rest) = text.and_then(|text| stand_in(&text)) else { continue };
         let path = dir.join(name);
-        files::write_read_only(&path, &without_keys(&rest))?;
+        files::write_read_only(&path, &rest)?;
         written.push((variable, path));
+    }
+    for path in of_boto(env) {
+        let has_key = |text: &[u8]| {
+            lines(text).any(|(_, line)| setting(&line).eq_ignore_ascii_case(KEY_OF_BOTO))
+        };
+        if look(&path, BOTO)?.is_some_and(|text| has_key(&text)) {
+            let path = dir.join("boto");
+            // What else is in there is of use to boto alone, and may be secret too.
+            files::write_read_only(&path, b"")?;
+            written.push((BOTO, path));
+            break;
+        }
     }
     Ok(written)
 }
 
-fn path(env: &Env, variable: &str, name: &str) -> Option<PathBuf> {
-    match env.get_os(variable).map(PathBuf::from) {
-        Some(path) => match path.strip_prefix("~") {
-            Ok(rest) => Some(env.home()?.join(rest)),
-            Err(_) => Some(path),
-        },
-        None => Some(env.home()?.join(".aws").join(name)),
+/// The path that a variable names, where it is set.
+fn named(env: &Env, variable: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env.get_os(variable)?);
+    match (path.strip_prefix("~"), env.home()) {
+        (Ok(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(path),
     }
+}
+
+/// Where botocore looks for the configuration of boto.
+fn of_boto(env: &Env) -> Vec<PathBuf> {
+    match named(env, BOTO) {
+        Some(path) => vec![path],
+        None => {
+            let own = env.home().map(|home| home.join(".boto"));
+            [Some(PathBuf::from("/etc/boto.cfg")), own].into_iter().flatten().collect()
+        }
+    }
+}
+
+/// What is in such a file, if there is one.
+fn look(path: &Path, variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    // What we are not let to, the command is not either.
+    if files::is_withheld(path) {
+        return Ok(None);
+    }
+    read(path).map_err(|error| in_the_way(error, variable))
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
@@ -100,42 +142,72 @@ fn in_the_way(error: Error, variable: &str) -> Error {
     ))
 }
 
-/// Lines, each with its end, and as they are read. What is not in UTF-8 is no part of a name.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], Zeroizing<String>)> {
-    let lines = text.split_inclusive(|byte| *byte == b'\n');
-    lines.map(|line| (line, Zeroizing::new(String::from_utf8_lossy(line).into_owned())))
+/// What stands in for a text; `None` where it has no credential of the profile `default`.
+fn stand_in(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut rest = without_keys(&without_default(text)?);
+    // What was taken out may have kept apart what is read as one now.
+    while let Some(less) = without_default(&rest) {
+        rest = less;
+    }
+    Some(rest)
 }
 
 /// The text without the credential of the profile `default`; `None` where it has none.
 fn without_default(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut rest = Zeroizing::new(Vec::with_capacity(text.len()));
-    let (mut in_default, mut dropping) = (false, false);
+    let mut layout = Layout::default();
+    let mut in_default = false;
+    // How far the setting is indented that is being taken out.
+    let mut dropping: Option<usize> = None;
     for (bytes, line) in lines(text) {
-        let indented = line.starts_with([' ', '\t']);
-        if let Some(section) = section(&line) {
-            in_default = matches!(section.as_slice(), ["default"] | ["profile", "default"]);
-            dropping = false;
-        } else if !indented {
-            let name = setting(&line);
-            dropping = in_default && YIELD.iter().any(|key| name.eq_ignore_ascii_case(key));
-        }
-        // What is indented belongs to the setting above.
-        if !dropping {
+        let drops = match layout.kind(&line) {
+            Kind::Head { is_clear } => {
+                in_default = is_default(&line) || (in_default && !is_clear);
+                dropping = None;
+                false
+            }
+            Kind::Blank => false,
+            // For some it is a part of the setting above.
+            Kind::Comment => dropping.is_some() && indent(&line) > 0,
+            Kind::Other => {
+                let indent = indent(&line);
+                if dropping.is_none_or(|above| indent <= above) {
+                    let yields = |name: &str| YIELD.iter().any(|y| name.eq_ignore_ascii_case(y));
+                    // However far it is indented: whether it is a setting of its own is
+                    // read in more than one way.
+                    dropping = (in_default && yields(setting(&line))).then_some(indent);
+                }
+                dropping.is_some()
+            }
+        };
+        if !drops {
             rest.extend_from_slice(bytes);
         }
     }
     (rest.len() < text.len()).then_some(rest)
 }
 
+/// Whether this is the head of what some reader takes for the profile `default`, or for a part
+/// of each: Python's has every section inherit from `[DEFAULT]`.
+fn is_default(head: &str) -> bool {
+    match section(head).unwrap_or_default().as_slice() {
+        ["default" | "DEFAULT" | "profile.default"] => true,
+        [first, "default"] => first.starts_with("profile"),
+        _ => false,
+    }
+}
+
 /// The text without sections that have long-lived keys: a secret, and no token that ends.
 fn without_keys(text: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut rest = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut layout = Layout::default();
     let mut start = 0;
     let mut at = 0;
     let heads = lines(text).filter_map(|(bytes, line)| {
         let from = at;
         at += bytes.len();
-        section(&line).map(|_| from)
+        // What may be no head belongs to what is above.
+        matches!(layout.kind(&line), Kind::Head { is_clear: true }).then_some(from)
     });
     let ends: Vec<usize> = heads.chain(std::iter::once(text.len())).collect();
     for end in ends {
@@ -151,97 +223,5 @@ fn without_keys(text: &[u8]) -> Zeroizing<Vec<u8>> {
     rest
 }
 
-/// The name of the setting in a line.
-fn setting(line: &str) -> &str {
-    line.split(['=', ':']).next().unwrap_or_default().trim()
-}
-
-/// The words in the head of a section. Some editors put a byte order mark before the first.
-fn section(line: &str) -> Option<Vec<&str>> {
-    let line = line.trim_start_matches('\u{feff}').trim_start();
-    let (head, _) = line.strip_prefix('[')?.split_once(']')?;
-    Some(head.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rest(text: &str) -> String {
-        String::from_utf8(without_default(text.as_bytes()).unwrap().to_vec()).unwrap()
-    }
-
-    #[test]
-    fn only_the_credential_of_the_default_profile_is_taken_out() {
-        let config = "# mine\n[default]\nregion = eu-west-1\nRole_Arn=arn:aws:iam::1:role/x\n\
-            source_profile : base\ns3 =\n  addressing_style = path\ncredential_process =\n  /bin/x\n\
-            output = json\n[profile base]\naws_access_key_id = AKIA\n";
-        assert_eq!(
-            rest(config),
-            "# mine\n[default]\nregion = eu-west-1\ns3 =\n  addressing_style = path\n\
-             output = json\n[profile base]\naws_access_key_id = AKIA\n"
-        );
-        let quoted = "[ profile \"default\" ] # x\r\nsso_session = y\r\nregion = z\r\n";
-        assert_eq!(rest(quoted), "[ profile \"default\" ] # x\r\nregion = z\r\n");
-        assert!(without_default(b"[default]\nregion = x\n[other]\nrole_arn = y\n").is_none());
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test of who may read the file")]
-    fn files_stand_in_only_where_they_must() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = dir.path().to_str().unwrap();
-        files::write_private(&dir.path().join(".aws/config"), b"[default]\nregion = x\n").unwrap();
-        let keys = b"[default]\naws_access_key_id = AKIA\naws_secret_access_key = canary\n\
-            # those of others\n[other]\naws_access_key_id = B\nAWS_Secret_Access_Key = canary\n\
-            [short]\naws_secret_access_key = s\naws_session_token = t\n[none]\nregion = x\n";
-        files::write_private(&dir.path().join("keys"), keys).unwrap();
-        let env = Env::from_pairs([("HOME", home), (CREDENTIALS, "~/keys")]);
-        let out = dir.path().join("out");
-        let written = stand_ins(&env, &out).unwrap();
-        assert_eq!(written, [(CREDENTIALS, out.join("credentials"))]);
-        let text = files::read_text(&out.join("credentials"), MAX).unwrap().unwrap();
-        let expected = "[default]\n# those of others\n[short]\naws_secret_access_key = s\n\
-            aws_session_token = t\n[none]\nregion = x\n";
-        assert_eq!(text, expected);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let metadata = std::fs::metadata(out.join("credentials")).unwrap();
-            assert_eq!(metadata.permissions().mode() & 0o777, 0o400);
-        }
-        // Once more, over the copy that nobody can write to.
-        stand_ins(&env, &out).unwrap();
-    }
-
-    #[test]
-    fn keys_are_found_in_a_file_that_is_not_all_in_utf_8() {
-        let keys = b"\xef\xbb\xbf[default]\naws_access_key_id = AKIA # J\xfcrgen\nregion = x\n\
-            # Gr\xf6\xdfe\n[other]\nnote = \xe9\n";
-        assert_eq!(
-            without_default(keys).unwrap().as_slice(),
-            b"\xef\xbb\xbf[default]\nregion = x\n# Gr\xf6\xdfe\n[other]\nnote = \xe9\n"
-        );
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_looked_through_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let (home, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
-        let env = Env::from_pairs([("USERPROFILE", home)]);
-        let keys = dir.path().join(".aws/credentials");
-        let large = [b"[default]\naws_access_key_id = AKIA\n#", &vec![b'x'; 1 << 22][..]].concat();
-        let utf_16: Vec<u8> = "[default]\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        for (bytes, why) in [(large, "is too large"), (utf_16, "is not a text file")] {
-            files::write_private(&keys, &bytes).unwrap();
-            let error = stand_ins(&env, &out).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.to_string().contains(why), "{error}");
-            assert!(error.hints()[0].contains(CREDENTIALS), "{error:?}");
-        }
-        files::write_private(&keys, b"[default]\naws_access_key_id = AKIA\n").unwrap();
-        assert_eq!(stand_ins(&env, &out).unwrap(), [(CREDENTIALS, out.join("credentials"))]);
-        files::remove(&keys).unwrap();
-        assert_eq!(stand_ins(&env, &out).unwrap(), []);
-    }
-}
+mod tests;

@@ -53,7 +53,7 @@ use std::path::Path;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use aws_files::{CONFIG, CREDENTIALS};
+use aws_files::{BOTO, CONFIG, CREDENTIALS};
 pub use outlet::Outlet;
 pub use print::{Printed, print};
 
@@ -181,7 +181,7 @@ impl Handout<'_> {
     /// The names that this run sets and that only [`MAPPED`] tells of.
     fn mapped(&self) -> Result<Vec<&str>> {
         // Those files of AWS are as good for a run within this one.
-        let own = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, TOKEN_FILE, CONFIG, CREDENTIALS];
+        let own = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, TOKEN_FILE, CONFIG, CREDENTIALS, BOTO];
         let by_kind = self.by_kind("")?.into_iter().map(|(name, _)| name);
         let mut names: Vec<&str> = by_kind.filter(|name| !own.contains(name)).collect();
         names.extend(self.env.keys().map(String::as_str));
@@ -276,6 +276,8 @@ const AWS_RIVALS: &[&str] = &[
     "AWS_SECRET_KEY",
     "AWS_SECURITY_TOKEN",
     "AWS_DELEGATION_TOKEN",
+    // A file with keys, of tools that were before the AWS CLI; botocore reads it.
+    "AWS_CREDENTIAL_FILE",
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_ROLE_ARN",

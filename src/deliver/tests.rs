@@ -138,7 +138,9 @@ fn aws_gets_its_own_variables_and_what_would_contradict_them_goes() {
     );
     assert_eq!(shown(&variables)[6], ("AWS_CREDENTIAL_EXPIRATION", "2026-01-01T12:15:00Z"));
     let stale = handout(&credential, &env, &environment).stale().unwrap();
-    for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN", TOKEN] {
+    for name in
+        ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN", "AWS_CREDENTIAL_FILE", TOKEN]
+    {
         assert!(stale.contains(&name.to_string()), "{name}");
     }
     // A region of the person's own stays where the target has none.
@@ -200,7 +202,7 @@ fn what_is_renewed_is_behind_an_endpoint_and_nothing_else_tells_of_it() {
     let outlet = Outlet::Endpoint {
         url: "http://127.0.0.1:1/credentials".into(),
         token: Secret::new("canary-of-the-endpoint".into()),
-        files: vec![(CONFIG, "/run/config".into())],
+        files: vec![(CONFIG, "/run/config".into()), (BOTO, "/run/boto".into())],
     };
     let handout = Handout { outlet: Some(&outlet), ..handout(&credential, &env, &environment) };
     let variables = handout.variables().unwrap();
@@ -214,6 +216,7 @@ fn what_is_renewed_is_behind_an_endpoint_and_nothing_else_tells_of_it() {
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials"),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "canary-of-the-endpoint"),
             ("AWS_CONFIG_FILE", "/run/config"),
+            ("BOTO_CONFIG", "/run/boto"),
             (
                 "TMPCRED_MAPPED",
                 "AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_CONTAINER_CREDENTIALS_FULL_URI \

@@ -197,6 +197,47 @@ print(json.dumps([sorted(answer), ask('x')['code'], os.environ['AWS_CONTAINER_CR
     assert_eq!(refused[0], "WrongPeer");
 }
 
+/// Whose keys boto3 and the AWS CLIs would use.
+const WHOSE: &str = r#"
+import boto3, subprocess, sys
+print(boto3.Session().get_credentials().method)
+for cli in sys.argv[1:]:
+    shown = subprocess.run([cli, "configure", "list"], capture_output=True, text=True, check=True)
+    line = next(l for l in shown.stdout.splitlines() if l.split()[0] == "access_key")
+    print([word for word in line.split() if word not in ("access_key", ":")][1])
+"#;
+
+#[test]
+fn no_keys_of_somebody_else_win_over_the_endpoint() {
+    let world = World::start();
+    let (python, cli) = (python_program("python3"), python_program("aws"));
+    let whose = [python.to_str().unwrap(), "-c", WHOSE, cli.to_str().unwrap(), DEBIANS_CLI];
+    let exec = ["exec", "short", "--ttl", "1h", "--renew", "--"];
+    let keys = "aws_access_key_id = AKIAOTHER\n  aws_secret_access_key = x\n";
+    let level = keys.replace("\n  ", "\n");
+    world.home.write("keys", "AWSAccessKeyId=AKIAOTHER\nAWSSecretKey=x\n");
+    for (file, text) in [
+        (".aws/credentials", format!("[default]\n  {keys}")),
+        (".aws/credentials", format!("[default]\n\n# mine\n  {keys}")),
+        (".aws/credentials", format!("[DEFAULT]\n{level}[default]\n")),
+        (".aws/credentials", format!("[default]\nx = y\n [other]\n{level}")),
+        (".aws/config", format!("[default]\n  {keys}")),
+        (".aws/config", format!("[DEFAULT]\n{level}[profile default]\nregion = x\n")),
+        (".boto", format!("[Credentials]\n{level}")),
+        (".none", String::new()),
+    ] {
+        world.home.write(file, &text);
+        let keys = world.home.path("keys");
+        let run = |args: &[&str]| {
+            let whole = world.tmpcred(&[args, &whose].concat());
+            whole.env("AWS_CREDENTIAL_FILE", &keys).limit(Duration::from_secs(60)).run().ok()
+        };
+        let methods: Vec<_> = run(&exec).stdout.lines().map(String::from).collect();
+        assert_eq!(methods, ["container-role"; 3], "{file}: {text}");
+        std::fs::remove_file(world.home.path(file)).unwrap();
+    }
+}
+
 #[test]
 fn neither_the_token_nor_a_renewed_credential_shows_in_any_log() {
     let world = World::start();
