@@ -1,9 +1,10 @@
 //! How what goes on beside a command reaches it.
 
 #[cfg(unix)]
-use std::sync::Condvar;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+#[cfg(unix)]
+use std::time::Instant;
 
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -12,20 +13,30 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 /// given to somebody else meanwhile is never used.
 #[derive(Debug, Default)]
 pub struct Reach {
+    #[cfg(unix)]
     state: Mutex<State>,
     #[cfg(unix)]
     ended: Condvar,
 }
 
+#[cfg(unix)]
 #[derive(Debug, Default)]
 struct State {
-    #[cfg(unix)]
     command: Option<Command>,
     /// How often a command was started.
-    #[cfg(unix)]
     starts: u64,
     /// Somebody wants the command to end.
-    asked_to_end: bool,
+    asked: Option<Asked>,
+}
+
+/// That somebody has sent the command a signal by which commands end.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// It was `SIGTERM`, which means nothing else. Of the other ones many commands make
+    /// something of their own, and live on.
+    for_good: bool,
+    at: Instant,
 }
 
 #[cfg(unix)]
@@ -35,30 +46,30 @@ struct Command {
     own_group: bool,
 }
 
+#[cfg(unix)]
 impl Reach {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody has asked the command to end since it was started.
-    pub fn is_asked_to_end(&self) -> bool {
-        self.lock().asked_to_end
-    }
-
-    /// Somebody asks the command to end.
-    #[cfg(unix)]
-    pub(super) fn ask_to_end(&self) {
-        self.lock().asked_to_end = true;
-    }
-}
-
-#[cfg(unix)]
-impl Reach {
     /// The command runs. Its number is its own until `look` has seen its end.
     pub(super) fn started(&self, pid: Pid, own_group: bool) {
         let mut state = self.lock();
         let starts = state.starts + 1;
-        *state = State { command: Some(Command { pid, own_group }), starts, asked_to_end: false };
+        *state = State { command: Some(Command { pid, own_group }), starts, asked: None };
+    }
+
+    /// Somebody asks the command to end, by this signal.
+    pub(super) fn ask_to_end(&self, by: Signal) {
+        let mut state = self.lock();
+        let for_good = by == Signal::TERM || state.is_asked_for_good();
+        state.asked = Some(Asked { for_good, at: Instant::now() });
+    }
+
+    /// Whether somebody has asked the command to end since it was started, and it has not
+    /// lived on as [`Self::end_for_another`] says.
+    pub fn is_asked_to_end(&self) -> bool {
+        self.lock().asked.is_some()
     }
 
     /// Looks for news of the command. After its end nobody reaches it any more.
@@ -89,7 +100,35 @@ impl Reach {
     /// group, and makes it end when it has not after this time. Tells whether it ran;
     /// if so, `first` happens before.
     pub fn end(&self, patience: Duration, first: impl FnOnce()) -> bool {
-        let state = self.lock();
+        self.end_now(self.lock(), patience, first)
+    }
+
+    /// The same for a command that is to be started again, where nobody has asked it to end.
+    /// One that was sent `SIGTERM` is left to end as it does. Another signal counts where it
+    /// then ends: it may take as long as this before, and has lived on after that.
+    pub fn end_for_another(&self, patience: Duration, first: impl FnOnce()) -> bool {
+        let mut state = self.lock();
+        if let Some(asked) = state.asked.filter(|asked| !asked.for_good) {
+            let start = state.starts;
+            let left = patience.saturating_sub(asked.at.elapsed());
+            let runs = |state: &mut State| state.runs(start);
+            let waited = self.ended.wait_timeout_while(state, left, runs);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.is_asked_for_good() {
+            return false;
+        }
+        // Of what comes from here on, it ends.
+        state.asked = state.asked.filter(|asked| asked.at.elapsed() < patience);
+        self.end_now(state, patience, first)
+    }
+
+    fn end_now(
+        &self,
+        state: MutexGuard<'_, State>,
+        patience: Duration,
+        first: impl FnOnce(),
+    ) -> bool {
         let Some(command) = state.command.filter(|command| !command.has_ended()) else {
             return false;
         };
@@ -99,13 +138,25 @@ impl Reach {
         command.signal(Signal::CONT);
         // Another may have been started before this thread goes on.
         let start = state.starts;
-        let runs = |state: &mut State| state.command.is_some() && state.starts == start;
+        let runs = |state: &mut State| state.runs(start);
         let waited = self.ended.wait_timeout_while(state, patience, runs);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if runs(&mut state) {
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.runs(start) {
             command.signal(Signal::KILL);
         }
         true
+    }
+}
+
+#[cfg(unix)]
+impl State {
+    /// Whether the command runs that was the last one after so many starts.
+    fn runs(&self, starts: u64) -> bool {
+        self.command.is_some() && self.starts == starts
+    }
+
+    fn is_asked_for_good(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.for_good)
     }
 }
 
@@ -132,8 +183,18 @@ impl Reach {
     /// Does nothing.
     pub fn signal(&self, _: i32) {}
 
+    /// Nobody could.
+    pub fn is_asked_to_end(&self) -> bool {
+        false
+    }
+
     /// Does nothing.
     pub fn end(&self, _: Duration, _: impl FnOnce()) -> bool {
+        false
+    }
+
+    /// Does nothing.
+    pub fn end_for_another(&self, _: Duration, _: impl FnOnce()) -> bool {
         false
     }
 }
@@ -194,6 +255,64 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_has_lived_on_is_ended_for_another() {
+        let reach = Reach::default();
+        let mut child = start("trap '' TERM HUP");
+        reach.started(Pid::from_child(&child), false);
+        for by in [Signal::INT, Signal::HUP, Signal::QUIT] {
+            reach.ask_to_end(by);
+        }
+        assert!(reach.is_asked_to_end());
+        std::thread::scope(|scope| {
+            let ends = scope.spawn(|| reach.end_for_another(Duration::ZERO, || {}));
+            attend(&reach, &mut child);
+            assert!(ends.join().unwrap());
+        });
+        assert!(!reach.is_asked_to_end());
+        // Whoever asks while it ends, asks.
+        let mut child = start("trap 'exit 3' TERM");
+        reach.started(Pid::from_child(&child), false);
+        let (begins, begun) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let ends =
+                || reach.end_for_another(Duration::from_secs(60), || begins.send(()).unwrap());
+            let ends = scope.spawn(ends);
+            begun.recv().unwrap();
+            reach.ask_to_end(Signal::HUP);
+            assert_eq!(attend(&reach, &mut child).code(), Some(3));
+            assert!(ends.join().unwrap());
+        });
+        assert!(reach.is_asked_to_end());
+    }
+
+    #[test]
+    fn a_command_that_was_asked_to_end_is_not_ended_for_another() {
+        let (long, never) = (Duration::from_secs(60), || panic!("it was asked to end"));
+        let reach = Reach::default();
+        // Slowly.
+        let mut child = start("trap 'exit 3' USR1");
+        reach.started(Pid::from_child(&child), false);
+        reach.ask_to_end(Signal::TERM);
+        reach.ask_to_end(Signal::INT);
+        assert!(!reach.end_for_another(Duration::ZERO, never));
+        assert!(!reach.end_for_another(long, never));
+        assert!(reach.is_asked_to_end());
+        reach.signal(libc::SIGUSR1);
+        assert_eq!(attend(&reach, &mut child).code(), Some(3));
+        // It has its time.
+        let mut child = start("trap 'exit 4' INT");
+        reach.started(Pid::from_child(&child), false);
+        reach.ask_to_end(Signal::INT);
+        std::thread::scope(|scope| {
+            let ends = scope.spawn(|| reach.end_for_another(long, never));
+            reach.signal(libc::SIGINT);
+            assert_eq!(attend(&reach, &mut child).code(), Some(4));
+            assert!(!ends.join().unwrap());
+        });
+        assert!(reach.is_asked_to_end());
+    }
+
+    #[test]
     fn the_next_command_is_left_alone() {
         let reach = Reach::default();
         let mut first = start("trap 'exit 3' TERM");
@@ -216,7 +335,7 @@ mod tests {
         assert!(!reach.end(Duration::from_secs(60), || {}));
         reach.signal(libc::SIGTERM);
         let mut child = start("trap 'exit 4' USR1");
-        reach.ask_to_end();
+        reach.ask_to_end(Signal::TERM);
         reach.started(Pid::from_child(&child), false);
         assert!(!reach.is_asked_to_end(), "that was before");
         reach.signal(libc::SIGUSR1);

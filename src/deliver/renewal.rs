@@ -394,8 +394,9 @@ impl Watch {
             OnRenewal::Nothing => {}
             OnRenewal::Signal(number) => self.reach.signal(number),
             OnRenewal::Restart => {
-                // A command that has ended by itself is not started again.
-                self.reach.end(PATIENCE, || self.lock().again = Some(new.clone()));
+                // A command that has ended by itself is not started again, nor one that
+                // was asked to.
+                self.reach.end_for_another(PATIENCE, || self.lock().again = Some(new.clone()));
             }
         }
         Ok(new)

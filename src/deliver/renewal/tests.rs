@@ -204,7 +204,7 @@ fn what_is_started_again_gets_the_new_credential_unless_it_was_asked_to_end() {
     again(&world);
     assert!(world.renewal.again().is_some());
     again(&world);
-    world.renewal.reach().ask_to_end();
+    world.renewal.reach().ask_to_end(rustix::process::Signal::TERM);
     assert!(world.renewal.again().is_none());
 }
 

@@ -313,7 +313,7 @@ impl<'a> Child<'a> {
         if let Some(reach) = self.reach
             && matches!(signal, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT)
         {
-            reach.ask_to_end();
+            reach.ask_to_end(signal);
         }
         let sender = received.sender.as_ref().map(|sender| sender.0);
         if signal == Signal::WINCH

@@ -298,6 +298,14 @@ fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
          test $(grep -c . starts 2>/dev/null || echo 0) -ge 2 && exit 5; echo x >>starts; \
          trap 'exit 0' TERM; while :; do sleep 0.1; done",
     );
+    // One that reads something again at this signal, and lives on, is as any other.
+    let reads = exec(
+        "restart",
+        "test -e read && exit 5; trap 'echo reads; : >read' HUP; trap 'exit 0' TERM; echo up; \
+         while :; do sleep 0.1; done",
+    );
+    reads.line_on_stdout("up");
+    reads.signal(Signal::HUP);
     // Who does not end when asked is made to.
     let signalled = signalled.wait().ok();
     assert_eq!(signalled.stdout, "up\nrenewed 1\nrenewed 2\n");
@@ -307,6 +315,7 @@ fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
     keys.sort_unstable();
     keys.dedup();
     assert!(keys.len() == 3 && keys[0].len() > "with ".len(), "{keys:?}");
+    assert_eq!(reads.wait().ended_with(5).stdout, "up\nreads\n");
     // A person who ends it does not want it started again.
     let ended =
         exec("restart", "trap 'echo down; exit 0' TERM; echo up; while :; do sleep 0.1; done");
