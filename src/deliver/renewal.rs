@@ -124,7 +124,7 @@ impl Renewal {
         };
         let is_asked = file.is_none() && on_renewal != OnRenewal::Restart;
         let watch = Arc::new(Watch {
-            state: Mutex::new(State::of(credential)),
+            state: Mutex::new(State::of(credential, &*host.clock)),
             changed: Condvar::new(),
             reach: Reach::default(),
             clock: Arc::clone(&host.clock),
@@ -207,6 +207,8 @@ struct State {
     credential: Credential,
     /// Since when it has been here.
     since: Instant,
+    /// What was left of it then.
+    left_then: Duration,
     /// Why there is no newer one.
     error: Option<Error>,
     is_busy: bool,
@@ -227,13 +229,15 @@ enum Answer {
 }
 
 impl State {
-    fn of(mut credential: Credential) -> Self {
+    fn of(mut credential: Credential, clock: &dyn Clock) -> Self {
         // As it is written down for the command.
         let end = credential.lifetime.expires_at;
         credential.lifetime.expires_at = end.replace_nanosecond(0).unwrap_or(end);
+        let left_then = credential.lifetime.remaining(clock.now()).unsigned_abs();
         Self {
             credential,
             since: Instant::now(),
+            left_then,
             error: None,
             is_busy: false,
             answer: None,
@@ -327,7 +331,7 @@ impl Watch {
             Err(error) => return Answer::Failed(error),
         };
         let left = self.left(&self.lock());
-        let gained = self.left(&State::of(new.clone())).saturating_sub(left);
+        let gained = self.left(&State::of(new.clone(), &*self.clock)).saturating_sub(left);
         if gained <= old.refresh_window().unsigned_abs() / 4 && !left.is_zero() {
             self.supply.discard(&new);
             return Answer::InVain;
@@ -345,10 +349,8 @@ impl Watch {
     /// What is left of the credential. A clock that was set back adds nothing, and one
     /// that stood still while the machine slept takes nothing away.
     fn left(&self, state: &State) -> Duration {
-        let lifetime = &state.credential.lifetime;
-        let by_clock = lifetime.remaining(self.clock.now()).unsigned_abs();
-        let longest = lifetime.ttl().unsigned_abs().saturating_sub(state.since.elapsed());
-        by_clock.min(longest)
+        let by_clock = state.credential.lifetime.remaining(self.clock.now()).unsigned_abs();
+        by_clock.min(state.left_then.saturating_sub(state.since.elapsed()))
     }
 
     fn wait(&self, time: Duration) {
@@ -376,7 +378,7 @@ impl Watch {
 
     /// Hands a new credential on.
     fn accept(&self, new: Credential, masked: Option<&Patterns>) -> Result<Credential> {
-        let mut next = State::of(new);
+        let mut next = State::of(new, &*self.clock);
         if let Some(masked) = masked {
             masked.add(next.credential.material.parts().into_iter().map(|(_, part)| part));
         }

@@ -208,6 +208,39 @@ fn what_is_started_again_gets_the_new_credential_unless_it_was_asked_to_end() {
     assert!(world.renewal.again().is_none());
 }
 
+/// A clock that is set.
+struct Set(Mutex<OffsetDateTime>);
+
+impl Clock for Set {
+    fn now(&self) -> OffsetDateTime {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_adds_nothing_to_what_was_left_of_a_cached_credential() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::real(Env::of_process(), Arc::new(Silent)).unwrap();
+    host.dirs = crate::host::dirs::Dirs::below(dir.path());
+    let start = SystemClock.now().replace_nanosecond(0).unwrap();
+    let clock = Arc::new(Set(Mutex::new(start)));
+    host.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    // It was taken in the middle of its life.
+    let half = time::Duration::minutes(30);
+    let mut cached = token("cached");
+    cached.lifetime =
+        Lifetime::new(start - half, start + half, None, SystemClock.machine_started());
+    let stock = Box::new(Arc::new(Stock::default()));
+    let renewal = Renewal::prepare(&host, cached, stock, OnRenewal::Nothing).unwrap();
+    let left = || renewal.watch.left(&renewal.watch.lock());
+    for set in [time::Duration::ZERO, -2 * half, -half] {
+        *clock.0.lock().unwrap() = start + set;
+        assert!(left() <= half.unsigned_abs(), "{set}: {:?}", left());
+    }
+    *clock.0.lock().unwrap() = start + half / 2;
+    assert!(left() <= half.unsigned_abs() / 2);
+}
+
 #[test]
 fn nothing_is_renewed_after_the_end() {
     let world = World::begin(good_for(3_000, token("first")), Vec::new(), OnRenewal::Nothing);
