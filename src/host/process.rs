@@ -6,6 +6,8 @@ mod detached;
 mod entry;
 #[cfg(unix)]
 pub mod groups;
+#[cfg(unix)]
+pub mod orphans;
 pub mod output;
 pub mod printed;
 #[cfg(unix)]

@@ -23,6 +23,7 @@ use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::CoreLimit;
 use crate::host::process::groups::group_of;
+use crate::host::process::orphans;
 use crate::host::process::signals::{Action, Undisturbed};
 
 /// Signals and the terminal belong to the whole process, so there is one
@@ -254,6 +255,7 @@ impl<'a> Child<'a> {
         for received in signals.early() {
             self.pass_on(&received, relay);
         }
+        let adopts = orphans::come_here();
         loop {
             let line = self.monitor.as_ref().map(|(_, monitor)| monitor.line());
             let alarms: Vec<_> = [signals.alarm()].into_iter().chain(line).collect();
@@ -269,6 +271,10 @@ impl<'a> Child<'a> {
                     }
                     News::Stopped(signal) => self.stopped(signal, signals, relay)?,
                 }
+            }
+            if adopts {
+                let monitor = self.monitor.as_ref().map_or(self.pid, |(monitor, _)| *monitor);
+                orphans::reap(&[self.pid, monitor]);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::process::Signal;
 
 use crate::journey::Journey;
-use crate::support::home::under_test;
+use crate::support::home::{through, under_test};
 use crate::support::run::Run;
 
 fn exec(journey: &Journey, command: &[&str]) -> Run {
@@ -81,6 +81,29 @@ fn who_stays_beside_the_command_leaves_no_core_and_the_command_may() {
         assert_ne!(soft_and_hard.next(), Some("0"), "{stays}: {limits}");
         running.signal(Signal::TERM);
         running.wait();
+    }
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_waits_for_those_whose_parents_have_ended() {
+    // Ends when the process is gone that it has left alone, and not only dead.
+    const SCRIPT: &str = r#"
+        test $PPID = 1 || exit 9
+        sh -c 'true & echo $! >left'
+        read left <left
+        tries=0
+        while test -e /proc/$left; do
+            tries=$((tries + 1)); test $tries -lt 600 || exit 3; sleep 0.1
+        done
+        exit 7
+    "#;
+    let journey = Journey::start();
+    journey.tmpcred(&["token"]).run().ok();
+    for stays in ["--mask", "--renew", "--revoke-on-exit"] {
+        let first = ["--pid", "--fork", "--kill-child", "--mount-proc"].map(OsString::from);
+        let exec = ["exec", stays, "--", "sh", "-c", SCRIPT].map(OsString::from);
+        let all = |words: Vec<OsString>| [&first[..], &words[..], &exec[..]].concat();
+        through(&journey.home, "unshare", all).run().ended_with(7);
     }
 }
 
