@@ -120,11 +120,15 @@ pub fn next_credential(
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
 /// cache nor kept there, so that it can be revoked. The session is shared as ever.
+///
+/// `begins` is called before anything is asked for that would last, once nobody has to log in
+/// for it any more. Where it fails, nothing is.
 pub fn own_credential(
     host: &Host,
     cache: &Cache,
     plan: &Plan,
     terms: Terms,
+    begins: &dyn Fn() -> Result<()>,
 ) -> Result<OwnCredential> {
     let terms = Terms { revokes_steps: true, ..terms };
     let run = Run::new(host, cache, plan, terms);
@@ -134,6 +138,7 @@ pub fn own_credential(
         if caller.is_none() {
             run.establish(&*source).await?;
         }
+        begins()?;
         run.own(run.mint(&*source, Effort::MINT).await?).await
     })
 }

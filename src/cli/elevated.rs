@@ -14,10 +14,12 @@ use super::elsewhere::Elsewhere;
 use super::hold::{Hold, Left};
 use super::misuse;
 use super::onlooker::Onlooker;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, Proving};
+use super::renewal::Own;
 use super::show;
 use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
+use crate::credential::Credential;
 use crate::deliver::deadline::{Recall, Told};
 use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
@@ -192,12 +194,13 @@ impl Elevated {
         app: &App,
         prepared: &Prepared,
         fresh: &Fresh,
-    ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
-        let proving = match &self.way {
+        own: &Arc<Own>,
+    ) -> Result<impl FnOnce() -> Result<Credential> + Send + 'static> {
+        let proving: Option<Proving> = match &self.way {
             Way::Session(_) => None,
-            Way::Signed(grant) => Some(grant.proving(app, prepared)?),
+            Way::Signed(grant) => Some(Box::new(grant.proving(app, prepared)?)),
         };
-        prepared.minting(fresh, proving)
+        prepared.minting(fresh, proving, own)
     }
 
     /// Its id.

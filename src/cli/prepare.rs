@@ -22,7 +22,11 @@ use crate::trace::{self, Place};
 
 use super::ahead::Ahead;
 use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
+use super::renewal::Own;
 use super::{App, misuse, show};
+
+/// What yields an assertion in place of the plan's identity.
+pub(crate) type Proving = Box<dyn FnOnce() -> Result<Assertion> + Send>;
 
 /// All that the pipeline needs.
 pub(crate) struct Prepared {
@@ -74,27 +78,27 @@ impl Prepared {
         Ok(credential)
     }
 
-    /// Gets a credential of this run's own, to be revoked at its end.
-    pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
-        self.minting(fresh, None::<fn() -> Result<Assertion>>)?()
-    }
-
-    /// What gets one, wherever that is done; from the assertion that `proving` has, where there
-    /// is that.
+    /// What gets a credential of this run's own, to be revoked at its end, wherever that is done;
+    /// from the assertion that `proving` has, where there is that.
     pub(crate) fn minting(
         &self,
         fresh: &Fresh,
-        proving: Option<impl FnOnce() -> Result<Assertion> + Send + 'static>,
-    ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
+        proving: Option<Proving>,
+        own: &Arc<Own>,
+    ) -> Result<impl FnOnce() -> Result<Credential> + Send + 'static> {
         let terms = Terms { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Terms::default() };
         let (host, cache, plan) = (self.asking()?, Arc::clone(&self.cache), self.plan.clone());
-        let place = Place::here();
+        let (place, own) = (Place::here(), Arc::clone(own));
         Ok(move || {
-            place.within(|| match proving {
-                Some(proving) => {
-                    pipeline::own_credential_from(&host, &cache, &plan, proving()?, terms)
-                }
-                None => pipeline::own_credential(&host, &cache, &plan, terms),
+            own.minting(|begins| {
+                place.within(|| match proving {
+                    Some(proving) => {
+                        let assertion = proving()?;
+                        begins()?;
+                        pipeline::own_credential_from(&host, &cache, &plan, assertion, terms)
+                    }
+                    None => pipeline::own_credential(&host, &cache, &plan, terms, begins),
+                })
             })
         })
     }

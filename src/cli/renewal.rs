@@ -1,11 +1,12 @@
 //! Renewal, as `exec` uses it: when, with what, and what people hear of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::credential::{Credential, TOKEN_FILE_PART};
 use crate::deliver::renewal::{News, OnRenewal, Renewal, Supply};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::interact::{Interact, Silent};
 use crate::pipeline::{self, OwnCredential, Terms};
@@ -98,37 +99,77 @@ fn names_token_file(template: &str) -> bool {
 
 /// The credentials that only this run has, until they are revoked.
 #[derive(Debug, Default)]
-pub(crate) struct Own(Mutex<Vec<OwnCredential>>);
+pub(crate) struct Own {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    all: Vec<OwnCredential>,
+    /// The first one is being minted.
+    is_minting: bool,
+    /// The run is over, and nothing is to begin any more.
+    is_over: bool,
+}
 
 impl Own {
-    /// One more.
-    pub(crate) fn keep(&self, own: &OwnCredential) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(own.clone());
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them.
-    pub(crate) fn take(&self) -> Vec<OwnCredential> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// One more.
+    fn keep(&self, own: &OwnCredential) {
+        self.lock().all.push(own.clone());
+    }
+
+    /// Keeps what is minted, also where nobody waits for it any more but [`Self::end`]. `mint`
+    /// calls what it is given before anything comes into being: that fails once the run is over.
+    pub(crate) fn minting(
+        &self,
+        mint: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<OwnCredential>,
+    ) -> Result<Credential> {
+        let minted = mint(&|| {
+            let mut state = self.lock();
+            if state.is_over {
+                return Err(Error::new(ErrorKind::Other, "the run has been told to end"));
+            }
+            state.is_minting = true;
+            Ok(())
+        });
+        let mut state = self.lock();
+        state.is_minting = false;
+        state.all.extend(minted.as_ref().ok().cloned());
+        self.changed.notify_all();
+        minted.map(|own| own.credential)
+    }
+
+    /// The run is over. Yields all of them; one that is being minted is waited for as long as
+    /// this.
+    pub(crate) fn end(&self, patience: Duration) -> Vec<OwnCredential> {
+        let mut state = self.lock();
+        state.is_over = true;
+        let waited = self.changed.wait_timeout_while(state, patience, |state| state.is_minting);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.all)
     }
 
     /// Revokes one that nobody gets. Where that fails, it is kept to be revoked at the end.
     fn discard(&self, host: &Host, plan: &Plan, useless: &Credential) {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let secret = useless.material.secret().expose();
         let is_it = |own: &OwnCredential| own.credential.material.secret().ct_eq(secret);
-        let own = lock().iter().find(|own| is_it(own)).cloned();
+        let own = self.lock().all.iter().find(|own| is_it(own)).cloned();
         let Some(own) = own else { return };
         let [revoked] = &pipeline::revoke(host, plan, &[own])[..] else { return };
         match revoked {
-            Ok(()) => lock().retain(|own| !is_it(own)),
+            Ok(()) => self.lock().all.retain(|own| !is_it(own)),
             Err(error) => tracing::debug!(%error, "a credential of no use is not revoked yet"),
         }
     }
 
     /// Forgets those that have ended by themselves, with all that they came of.
     fn forget_ended(&self, host: &Host) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|own| !own.is_over(host));
+        self.lock().all.retain(|own| !own.is_over(host));
     }
 }
 
@@ -169,7 +210,8 @@ impl Pipeline {
             let (cache, terms) = (&self.cache, self.terms);
             return pipeline::next_credential(&self.host, cache, &self.plan, old, terms);
         };
-        let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, self.terms)?;
+        let new =
+            pipeline::own_credential(&self.host, &self.cache, &self.plan, self.terms, &|| Ok(()))?;
         own.forget_ended(&self.host);
         own.keep(&new);
         Ok(new.credential)
@@ -242,6 +284,21 @@ pub(crate) const SIGNALS: &[(&str, i32)] = &[];
 #[cfg(unix)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_minted_once_the_run_is_over() {
+        let failed = || Error::new(ErrorKind::Unreachable, "nobody answers");
+        let own = Own::default();
+        let error = own.minting(|begins| begins().and(Err(failed()))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        // Nothing is under way any more.
+        assert!(own.end(Duration::MAX).is_empty());
+        let late = own.minting(|begins| {
+            begins()?;
+            panic!("it has begun");
+        });
+        assert!(late.unwrap_err().to_string().contains("told to end"));
+    }
 
     #[test]
     fn what_is_done_on_renewal_is_a_restart_or_a_known_signal() {

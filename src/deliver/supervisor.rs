@@ -82,8 +82,8 @@ impl<'a> AtEnd<'a> {
     }
 
     /// Does something before the command runs, which may take long. A signal by which this
-    /// process is to end is heeded at once: nobody waits for what is done any more, and it ends
-    /// with this process.
+    /// process is to end is heeded at once: nobody waits for what is done any more, unless that
+    /// happens at the end, and it ends with this process.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where it cannot be waited for.

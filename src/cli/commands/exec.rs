@@ -17,9 +17,9 @@ use crate::deliver::supervisor::{Beginning, Beside, Masking, Meanwhile};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
 
-/// How long an attempt to renew that is under way is waited for at the end: a refresh
-/// token that is being replaced would be lost with it, and so would a credential that
-/// is to be revoked.
+/// How long an attempt to mint or to renew that is under way is waited for at the end: a
+/// refresh token that is being replaced would be lost with it, and so would a credential
+/// that is to be revoked.
 const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
@@ -59,7 +59,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
-        let minted = own.iter().flat_map(|own| own.take()).collect::<Vec<_>>();
+        let minted = own.iter().flat_map(|own| own.end(LAST_ATTEMPT)).collect::<Vec<_>>();
         match &elevated {
             // It has ended with all that was issued under it, as far as that can be.
             Some(elevated) if recall.has_come() => elevated.ended(app, &prepared, &minted),
@@ -67,25 +67,22 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             None => prepared.revoke(&minted),
         }
     });
-    let credential = match (&elevated, &own) {
-        (Some(elevated), _) => {
+    let credential = match &own {
+        Some(own) => {
+            // What is minted is revoked, whatever comes from here on.
             at_end.heed()?;
-            let mint = elevated.minting(app, &prepared, &args.fresh)?;
-            let minted = match at_end.meanwhile(mint)? {
+            let minted = match &elevated {
+                Some(elevated) => {
+                    at_end.meanwhile(elevated.minting(app, &prepared, &args.fresh, own)?)?
+                }
+                None => at_end.meanwhile(prepared.minting(&args.fresh, None, own)?)?,
+            };
+            match minted {
                 Meanwhile::Done(minted) => minted?,
                 Meanwhile::ToldToEnd(outcome) => return Ok(outcome),
-            };
-            own.iter().for_each(|own| own.keep(&minted));
-            minted.credential
+            }
         }
-        (None, Some(own)) => {
-            let minted = prepared.own_credential(&args.fresh)?;
-            own.keep(&minted);
-            // Hiding may take a while.
-            at_end.heed()?;
-            minted.credential
-        }
-        (None, None) => prepared.credential(&args.fresh)?,
+        None => prepared.credential(&args.fresh)?,
     };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
     let left = credential.lifetime.remaining(app.host.clock.now()).unsigned_abs();

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::platform::{Fault, now};
 use super::{Site, TOKEN, refused};
+use crate::revocation::recorded;
 use crate::support::canary::{Canary, assert_traced};
 use crate::support::run::{LIMIT, Run};
 use crate::support::wait::wait_until;
@@ -205,6 +206,21 @@ fn a_command_ends_with_whoever_asks_it() {
     running.signal(Signal::INT);
     assert_eq!(running.wait().signal, Some(Signal::INT.as_raw()));
     wait_until("the command to end", LIMIT, || test_kill_process(pid).err());
+}
+
+#[test]
+fn a_credential_that_was_being_minted_when_its_run_was_told_to_end_is_revoked() {
+    let site = Site::start("");
+    // Somebody cancels the job amid the mint.
+    let script = "#!/bin/sh\nkill -TERM $PPID; exec cat $HOME/answer\n";
+    let program = site.home.write_program("ask", script);
+    site.home.write("answer", site.token());
+    site.configure("", &format!("[identity.pod]\ntype = \"command\"\ncommand = [{program:?}]\n"));
+    let run = site.tmpcred(&["exec", "--", "touch", "ran"]).env("CI", "true").run();
+    assert_eq!(run.signal, Some(Signal::TERM.as_raw()), "{run:?}");
+    assert_eq!(site.broker.issued(), 1);
+    assert_eq!(recorded(&site.broker, "revoked"), 1, "{run:?}");
+    assert!(!site.home.path("work/ran").exists());
 }
 
 #[test]
