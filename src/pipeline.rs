@@ -9,6 +9,7 @@ mod own;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use time::Duration;
 
@@ -353,13 +354,15 @@ impl<'a> Run<'a> {
         caller: &Caller,
         key: &CredentialKey,
     ) -> Result<(Credential, Origin)> {
-        let lead = match self.cache.lead_credential(key, || self.look(key))? {
+        // Nobody waits long for a new one while the old one serves, for whoever is at it neither.
+        let spare = self.cache.credential(key).ok().flatten().is_some_and(|c| self.serves(&c));
+        let effort = if spare { Effort::RENEW } else { Effort::MINT };
+        let (started, limit) = (Instant::now(), effort.to_wait_for_others());
+        let lead = match self.cache.lead_credential(key, limit, || self.look(key))? {
             Turn::Done(credential) => return Ok((credential, Origin::Minted)),
             Turn::Lead(lead) => lead,
         };
-        // Nobody waits long for a new one while the old one serves.
-        let spare = self.cache.credential(key).ok().flatten().is_some_and(|c| self.serves(&c));
-        let effort = if spare { Effort::RENEW } else { Effort::MINT };
+        let effort = effort.after(started.elapsed());
         let Minted { credential, principal: now, .. } = match self.mint(source, effort).await {
             Ok(minted) => minted,
             Err(error) => {

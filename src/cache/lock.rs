@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::dirs::Dirs;
 use crate::host::files;
 
-/// How long a process waits for others at most.
+/// How long a process waits for others at most, unless it says less.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
 /// How long it waits before it says so.
 const QUIET: Duration = Duration::from_secs(1);
@@ -220,12 +220,24 @@ impl Locks {
         name: &str,
         look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Turn<T>> {
-        self.queue(name, true, look)
+        self.lead_within(name, None, look)
     }
 
-    /// Takes the lead in any case, however the attempts of others end.
-    pub(super) fn take(&self, name: &str) -> Result<Lead> {
-        Ok(match self.queue(name, false, || Ok(None::<std::convert::Infallible>))? {
+    /// The same for whoever can do without: it waits for `limit` at most, and ends with
+    /// [`ErrorKind::Unreachable`] then.
+    pub(super) fn lead_within<T>(
+        &self,
+        name: &str,
+        limit: Option<Duration>,
+        look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<Turn<T>> {
+        self.queue(name, limit, true, look)
+    }
+
+    /// Takes the lead in any case, however the attempts of others end; whoever can do
+    /// without waits for `limit` at most.
+    pub(super) fn take(&self, name: &str, limit: Option<Duration>) -> Result<Lead> {
+        Ok(match self.queue(name, limit, false, || Ok(None::<std::convert::Infallible>))? {
             Turn::Lead(lead) => lead,
             Turn::Done(never) => match never {},
         })
@@ -243,10 +255,11 @@ impl Locks {
     fn queue<T>(
         &self,
         name: &str,
+        limit: Option<Duration>,
         inherits_failure: bool,
         mut look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Turn<T>> {
-        let mut wait = Wait::new(&self.notices, self.limit);
+        let mut wait = Wait::new(&self.notices, limit, self.limit);
         let mut stale = 0;
         loop {
             let Some((file, path)) = self.open(name) else {
@@ -356,12 +369,16 @@ struct Wait<'a> {
     notices: &'a Notices,
     started: Instant,
     limit: Duration,
+    /// Whether it can do without what it waits for.
+    spare: bool,
     shown: Option<Box<dyn crate::host::interact::Waiting>>,
 }
 
 impl<'a> Wait<'a> {
-    fn new(notices: &'a Notices, limit: Duration) -> Self {
-        Self { notices, started: Instant::now(), limit, shown: None }
+    fn new(notices: &'a Notices, wanted: Option<Duration>, longest: Duration) -> Self {
+        let limit = wanted.map_or(longest, |wanted| wanted.min(longest));
+        let (started, spare) = (Instant::now(), wanted.is_some());
+        Self { notices, started, limit, spare, shown: None }
     }
 
     /// Waits until the holder has let go. `false` where the system cannot.
@@ -391,15 +408,16 @@ impl<'a> Wait<'a> {
     }
 
     fn gave_up(&self, file: &File) -> Error {
-        Error::new(
-            ErrorKind::Other,
-            format!(
-                "{} did not finish within {}",
-                holder(file),
-                humantime::format_duration(Duration::from_secs(self.limit.as_secs()))
-            ),
-        )
-        .hint("if it hangs, end it, then try again")
+        let limit = Duration::from_secs_f64(self.limit.as_secs_f64().round());
+        let limit = humantime::format_duration(limit);
+        let message = format!("{} did not finish within {limit}", holder(file));
+        if self.spare {
+            // No failure of those who need it: they go on waiting.
+            return Error::new(ErrorKind::Unreachable, message)
+                .because_of("it may be waiting for somebody to log in")
+                .hint("finish the login, or try again later");
+        }
+        Error::new(ErrorKind::Other, message).hint("if it hangs, end it, then try again")
     }
 }
 

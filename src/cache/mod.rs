@@ -37,6 +37,7 @@ mod store;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -342,18 +343,20 @@ impl Cache {
     /// `look` is called once the lock is held, since the work may have been done
     /// just before, and each time another one's attempt has ended; what it finds
     /// ends the wait. Where the attempt that was waited for failed, its failure
-    /// is returned.
+    /// is returned. Whoever can do without waits for `limit` at most: somebody may be
+    /// logging in.
     pub fn lead_session<T>(
         &self,
         key: &SessionKey,
+        limit: Option<Duration>,
         look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Turn<T>> {
-        self.locks.lead(key.item().as_str(), look)
+        self.locks.lead_within(key.item().as_str(), limit, look)
     }
 
     /// Takes the lock of a session, however the attempts of others end.
-    pub fn take_session(&self, key: &SessionKey) -> Result<Lead> {
-        self.locks.take(key.item().as_str())
+    pub fn take_session(&self, key: &SessionKey, limit: Option<Duration>) -> Result<Lead> {
+        self.locks.take(key.item().as_str(), limit)
     }
 
     /// The same as [`lead_session`](Self::lead_session) for a credential. A session's lock may be taken while a
@@ -361,6 +364,7 @@ impl Cache {
     pub fn lead_credential<T>(
         &self,
         key: &CredentialKey,
+        limit: Option<Duration>,
         mut look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Turn<T>> {
         let item = key.item();
@@ -369,7 +373,7 @@ impl Cache {
             // waiting for it would only put all of them in a row.
             return Ok(look()?.map_or_else(|| Turn::Lead(Lead::alone(item.as_str())), Turn::Done));
         }
-        self.locks.lead(item.as_str(), look)
+        self.locks.lead_within(item.as_str(), limit, look)
     }
 
     /// Takes the lock of a credential where nobody has it; for what can be left undone.
@@ -459,8 +463,7 @@ impl Cache {
         if !key.is_credential() {
             return;
         }
-        let Exclusive::Held(_held) = self.locks.exclusive(key.as_str(), std::time::Duration::ZERO)
-        else {
+        let Exclusive::Held(_held) = self.locks.exclusive(key.as_str(), Duration::ZERO) else {
             return;
         };
         let deleted = self.vault.get(key).and_then(|bytes| {

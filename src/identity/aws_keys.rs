@@ -208,7 +208,7 @@ impl Session for AwsKeys {
         if there()? {
             return Ok(self.principal());
         }
-        let lead = cx.cache.take_session(&self.key())?;
+        let lead = cx.cache.take_session(&self.key(), None)?;
         // Another process may have asked before the lock was ours.
         if !there()? {
             self.ask(cx, &lead)?;
@@ -222,7 +222,7 @@ impl Session for AwsKeys {
     }
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
-        let lead = cx.cache.take_session(&self.key())?;
+        let lead = cx.cache.take_session(&self.key(), None)?;
         let was_there = self.stored(cx)?.is_some();
         cx.cache.forget_session(&self.key(), &lead)?;
         lead.succeed();

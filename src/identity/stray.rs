@@ -38,7 +38,7 @@ impl Stray {
         cx: Context<'_>,
         identities: &BTreeMap<String, Settings>,
     ) -> Result<Logout> {
-        let lead = cx.cache.take_session(&self.key)?;
+        let lead = cx.cache.take_session(&self.key, None)?;
         let who = self.label.principal.clone();
         let outcome = match cx.cache.session(&self.key)? {
             None => Logout::Ended(who.clone()),

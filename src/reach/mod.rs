@@ -121,6 +121,12 @@ impl Effort {
         self.total
     }
 
+    /// How long to wait at most for another process that is at it, where nobody needs the
+    /// new credential now: somebody may be logging in there.
+    pub(crate) fn to_wait_for_others(self) -> Option<Duration> {
+        self.spare.then_some(self.total)
+    }
+
     /// How long it is waited for at most.
     fn longest(self) -> Duration {
         if self.whole { self.total.max(REQUEST_TIMEOUT) } else { self.total }

@@ -149,6 +149,26 @@ fn a_login_takes_the_place_of_a_session_that_has_ended() {
 }
 
 #[test]
+fn somebody_elses_login_holds_up_nobody_whose_credential_serves() {
+    let (mut journey, tokens) = with_credentials();
+    end(&journey);
+    // Nobody comes to an end with the login.
+    Browser::http().only_opens().install(&mut journey.home);
+    let due = |args: &[&str]| at_clock(&journey.home, "+13m").args(args);
+    // It has the session's lock alone, and that of the same credential too.
+    for login in [&["login"][..], &["token", "reader"]] {
+        let login = due(login).spawn();
+        login.line_on_stderr("Your browser has been opened");
+        let rides = due(&["token", "reader", "--no-input"]).limit(Duration::from_secs(60)).run();
+        let rides = rides.ok();
+        assert_eq!(rides.stdout, tokens[1]);
+        for says in ["cached one is used while it lasts", "waiting for somebody to log in"] {
+            assert!(rides.stderr.contains(says), "{says}: {}", rides.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_lost_index_hides_no_credential_although_the_session_has_ended() {
     let (journey, tokens) = with_credentials();
     end(&journey);

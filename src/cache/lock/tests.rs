@@ -110,7 +110,7 @@ fn one_who_takes_it_in_any_case_inherits_no_failure() {
     let locks = locks(&dir);
     let lead = expect_lead(locks.lead(NAME, nothing));
     thread::scope(|scope| {
-        let taker = scope.spawn(|| locks.take(NAME).unwrap().is_over(NAME));
+        let taker = scope.spawn(|| locks.take(NAME, None).unwrap().is_over(NAME));
         until("it waits", || queued(&locks) == 1);
         lead.fail(&Error::new(ErrorKind::Denied, "the person said no"));
         assert!(taker.join().unwrap());
@@ -241,6 +241,23 @@ fn a_wait_ends_some_time_and_says_for_whom_it_was() {
     let error = locks.lead(NAME, nothing).unwrap_err();
     assert_eq!(error.message(), format!("{holder} did not finish within 3s"));
     assert_eq!(*recorder.waits.lock().unwrap(), [format!("waiting for {holder}")]);
+}
+
+#[test]
+fn whoever_can_do_without_waits_no_longer_than_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = locks(&dir);
+    let lead = expect_lead(locks.lead(NAME, nothing));
+    let limit = Some(Duration::from_millis(1100));
+    for error in [
+        locks.lead_within(NAME, limit, nothing).map(|_| ()).unwrap_err(),
+        locks.take(NAME, limit).map(|_| ()).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        assert!(error.message().ends_with("did not finish within 1s"), "{error}");
+    }
+    lead.succeed();
+    expect_lead(locks.lead_within(NAME, limit, nothing));
 }
 
 #[test]

@@ -139,6 +139,6 @@ fn whoever_shares_the_files_shares_their_locks() {
     // What is kept on this machine only has its locks here.
     let (one, other) =
         (elsewhere("one", StoreChoice::Memory), elsewhere("other", StoreChoice::Memory));
-    let _lead = one.take_session(&SessionKey::new(&["corp"])).unwrap();
-    other.take_session(&SessionKey::new(&["corp"])).unwrap();
+    let _lead = one.take_session(&SessionKey::new(&["corp"]), None).unwrap();
+    other.take_session(&SessionKey::new(&["corp"]), None).unwrap();
 }

@@ -228,14 +228,14 @@ pub(super) fn label(subject: &str) -> SessionLabel {
 }
 
 pub(super) fn lead_credential(cache: &Cache, key: &CredentialKey) -> Lead {
-    match cache.lead_credential(key, || Ok(None::<()>)).unwrap() {
+    match cache.lead_credential(key, None, || Ok(None::<()>)).unwrap() {
         Turn::Lead(lead) => lead,
         Turn::Done(()) => panic!("nothing was found"),
     }
 }
 
 pub(super) fn lead_session(cache: &Cache, key: &SessionKey) -> Lead {
-    match cache.lead_session(key, || Ok(None::<()>)).unwrap() {
+    match cache.lead_session(key, None, || Ok(None::<()>)).unwrap() {
         Turn::Lead(lead) => lead,
         Turn::Done(()) => panic!("nothing was found"),
     }

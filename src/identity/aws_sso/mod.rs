@@ -389,9 +389,9 @@ impl IdentitySource for AwsSso {
         if let Some(assertion) = find()? {
             return Ok(assertion);
         }
-        let lead = match cx.cache.lead_session(&self.key(), find)? {
-            Turn::Done(assertion) => return Ok(assertion),
-            Turn::Lead(lead) => lead,
+        let (lead, cx) = match login::lead(cx, &self.key(), find)? {
+            (Turn::Done(assertion), _) => return Ok(assertion),
+            (Turn::Lead(lead), cx) => (lead, cx),
         };
         let session = self.bring(cx, &lead, &LoginOptions::default()).await;
         login::settle(cx, lead, session.map(|session| session.assertion()))
@@ -416,9 +416,9 @@ impl super::Session for AwsSso {
         if let Some(principal) = find()? {
             return Ok(principal);
         }
-        let lead = match cx.cache.lead_session(&self.key(), find)? {
-            Turn::Done(principal) => return Ok(principal),
-            Turn::Lead(lead) => lead,
+        let (lead, cx) = match login::lead(cx, &self.key(), find)? {
+            (Turn::Done(principal), _) => return Ok(principal),
+            (Turn::Lead(lead), cx) => (lead, cx),
         };
         let session = self.bring(cx, &lead, options).await;
         login::settle(cx, lead, session.map(|session| session.principal()))
@@ -429,7 +429,7 @@ impl super::Session for AwsSso {
     }
 
     fn turned_away(&self, cx: Context<'_>, shown: &Assertion) -> Result<bool> {
-        let lead = cx.cache.take_session(&self.key())?;
+        let lead = cx.cache.take_session(&self.key(), cx.effort.to_wait_for_others())?;
         // Another process may have logged in anew since it was shown.
         if let Some(Stored::Session(session)) = self.stored(cx)?
             && session.access_token.ct_eq(shown.token.expose())
@@ -443,7 +443,7 @@ impl super::Session for AwsSso {
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
         let key = self.key();
         // A login that failed just now is no reason to stay logged in.
-        let lead = cx.cache.take_session(&key)?;
+        let lead = cx.cache.take_session(&key, None)?;
         let outcome = match self.stored(cx)? {
             None => Logout::NoSession,
             Some(stored @ Stored::Ended(_)) => Logout::Ended(stored.principal()),

@@ -16,6 +16,7 @@ use crate::host::clock::{Clock, SystemClock};
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
 use crate::host::test_server::{self, Reply, TestServer, run};
 use crate::identity::{Context, Flow, IdentitySource, LoginOptions};
+use crate::reach::Effort;
 use crate::secret::Secret;
 use url::Url;
 
@@ -118,6 +119,32 @@ impl World {
 #[test]
 fn a_session_is_shown_to_its_own_portal_only() {
     World::new(json!({}), json!({})).login().unwrap();
+}
+
+#[test]
+fn somebody_elses_login_is_not_waited_for_to_its_end_where_nobody_needs_it_now() {
+    let world = World::new(json!({}), json!({}));
+    let cache = Cache::new(world.host.clone(), StoreChoice::Memory);
+    let source = AwsSso::new("corp", settings(&world.server.origin));
+    let session = source.session().unwrap();
+    let key = session.session_key();
+    let cx = Context::new(&world.host, &cache);
+    // All that is left of the time there was.
+    let spare = cx.with_effort(Effort::RENEW.after(std::time::Duration::from_secs(7)));
+    let portal = &world.server.origin;
+
+    let login = cache.take_session(&key, None).unwrap();
+    let error = run(source.assertion(spare, portal)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(world.server.arrived().is_empty());
+    drop(login);
+
+    // Nor where AWS says that the session has ended.
+    run(session.login(cx, &LoginOptions::default())).unwrap();
+    let shown = run(source.assertion(cx, portal)).unwrap();
+    let _login = cache.take_session(&key, None).unwrap();
+    let error = session.turned_away(spare, &shown).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
 }
 
 #[test]

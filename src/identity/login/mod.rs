@@ -9,7 +9,7 @@ mod flow;
 mod listener;
 mod page;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -21,7 +21,7 @@ pub(super) use listener::redirect_uri;
 pub(super) use listener::{Answer, Callback, Listener, Redirect};
 
 use super::Context;
-use crate::cache::Lead;
+use crate::cache::{Lead, SessionKey, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::browser::require_web;
@@ -45,6 +45,18 @@ pub(super) fn require_person(host: &Host, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::LoginRequired, format!("login required: run `tmpcred login {name}`")))
+}
+
+/// Takes the lock of a session, or waits for whoever has it: where nobody needs the new
+/// credential now, no longer than there is time. What follows has the rest of that.
+pub(super) fn lead<'a, T>(
+    cx: Context<'a>,
+    key: &SessionKey,
+    look: impl FnMut() -> Result<Option<T>>,
+) -> Result<(Turn<T>, Context<'a>)> {
+    let started = Instant::now();
+    let turn = cx.cache.lead_session(key, cx.effort.to_wait_for_others(), look)?;
+    Ok((turn, cx.with_effort(cx.effort.after(started.elapsed()))))
 }
 
 /// Tells those who wait for the session how the work on it ended.

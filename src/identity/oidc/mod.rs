@@ -305,9 +305,9 @@ impl IdentitySource for Oidc {
         if let Some(assertion) = find()? {
             return Ok(assertion);
         }
-        let lead = match cx.cache.lead_session(&self.key(), find)? {
-            Turn::Done(assertion) => return Ok(assertion),
-            Turn::Lead(lead) => lead,
+        let (lead, cx) = match login::lead(cx, &self.key(), find)? {
+            (Turn::Done(assertion), _) => return Ok(assertion),
+            (Turn::Lead(lead), cx) => (lead, cx),
         };
         let audiences = [audience.to_string()];
         let strength = Strength::default();
@@ -341,9 +341,9 @@ impl super::Session for Oidc {
         if let Some(principal) = find()? {
             return Ok(principal);
         }
-        let lead = match cx.cache.lead_session(&self.key(), find)? {
-            Turn::Done(principal) => return Ok(principal),
-            Turn::Lead(lead) => lead,
+        let (lead, cx) = match login::lead(cx, &self.key(), find)? {
+            (Turn::Done(principal), _) => return Ok(principal),
+            (Turn::Lead(lead), cx) => (lead, cx),
         };
         let session = self.bring(cx, &lead, &wish).await;
         login::settle(cx, lead, session.map(|session| session.principal()))
@@ -364,9 +364,9 @@ impl super::Session for Oidc {
         if let Some(assertion) = find()? {
             return Ok(assertion);
         }
-        let lead = match cx.cache.lead_session(&self.key(), find)? {
-            Turn::Done(assertion) => return Ok(assertion),
-            Turn::Lead(lead) => lead,
+        let (lead, cx) = match login::lead(cx, &self.key(), find)? {
+            (Turn::Done(assertion), _) => return Ok(assertion),
+            (Turn::Lead(lead), cx) => (lead, cx),
         };
         if cx.host.interact.may_ask() {
             cx.host.interact.note(FRESH);
@@ -395,7 +395,7 @@ impl super::Session for Oidc {
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
         let key = self.key();
         // A login that failed just now is no reason to stay logged in.
-        let lead = cx.cache.take_session(&key)?;
+        let lead = cx.cache.take_session(&key, None)?;
         let stored = self.stored(cx)?;
         let outcome = match stored {
             None => Logout::NoSession,

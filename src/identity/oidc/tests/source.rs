@@ -240,6 +240,19 @@ fn no_renewal_that_nobody_needs_is_begun_at_a_provider_that_is_slow() {
 }
 
 #[test]
+fn somebody_elses_login_is_not_waited_for_to_its_end_where_nobody_needs_it_now() {
+    let setup = Setup::new(obliging);
+    let key = setup.source.session().unwrap().session_key();
+    let _login = setup.cache.take_session(&key, None).unwrap();
+    // All that is left of the time there was.
+    let effort = Effort::RENEW.after(std::time::Duration::from_secs(7));
+    let error = run(setup.source.assertion(setup.cx().with_effort(effort), BROKER)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.to_string().contains("waiting for somebody to log in"), "{error}");
+    assert!(setup.world.server.arrived().is_empty());
+}
+
+#[test]
 fn a_refresh_token_is_sent_once_and_the_wish_of_the_provider_heeded() {
     let setup = Setup::new(|scene| match scene.asked("grant_type") {
         "refresh_token" => Reply::text(503, "").header("retry-after", "100".into()),
