@@ -3,11 +3,22 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use url::Url;
 
+use super::env::Env;
 use super::{files, http, process};
 use crate::error::{Error, ErrorKind, Result};
+
+/// How long to wait for a browser to be started.
+const START_LIMIT: Duration = Duration::from_secs(2);
+
+/// Browsers that show pages on a terminal. The `webbrowser` crate runs these to their end,
+/// with the standard streams that this process has.
+const TEXT_BROWSERS: [&str; 9] =
+    ["curl", "elinks", "eww", "links", "links2", "lynx", "netrik", "retawq", "w3m"];
 
 /// Opens web pages.
 pub trait Browser: Send + Sync {
@@ -18,20 +29,62 @@ pub trait Browser: Send + Sync {
 /// The person's own browser (`$BROWSER`, the desktop's default).
 ///
 /// The `webbrowser` crate starts it with an argument vector, never through a
-/// shell, and is built so that it refuses all but http and https.
+/// shell, and is built so that it refuses all but http and https. A text browser is not
+/// started: it would take the terminal from whatever runs next, and standard output, where
+/// a token may be meant to go.
 #[derive(Debug)]
 pub struct SystemBrowser;
 
 impl Browser for SystemBrowser {
     fn open(&self, url: &Url) -> Result<()> {
         require_web(url)?;
-        let mut options = webbrowser::BrowserOptions::new();
-        options.with_suppress_output(true);
-        webbrowser::open_browser_with_options(webbrowser::Browser::Default, url.as_str(), &options)
-            .map_err(|cause| {
-                Error::new(ErrorKind::Io, "the browser could not be started").because(cause)
-            })
+        // The crate looks there by itself.
+        if let Some(name) = text_browser(&Env::of_process()) {
+            let message = format!("the text browser '{name}' is not started");
+            return Err(Error::new(ErrorKind::Config, message)
+                .because_of("it would take the terminal and the standard output of this command")
+                .hint("set BROWSER to a browser that has windows"));
+        }
+        let failed = || Error::new(ErrorKind::Io, "the browser could not be started");
+        // What a desktop shows in a terminal is waited for as well, and it waits for
+        // whoever has it opened: the first page is served by the thread that asks for it.
+        let (told, outcome) = mpsc::channel();
+        let page = url.clone();
+        let open = move || {
+            let mut options = webbrowser::BrowserOptions::new();
+            options.with_suppress_output(true);
+            let browser = webbrowser::Browser::Default;
+            let opened = webbrowser::open_browser_with_options(browser, page.as_str(), &options);
+            // Nobody waits for it any more where it took long.
+            let _ = told.send(opened);
+        };
+        let thread = std::thread::Builder::new().name("browser".to_string());
+        thread.spawn(open).map_err(|cause| failed().because(cause))?;
+        match outcome.recv_timeout(START_LIMIT) {
+            Ok(opened) => opened.map_err(|cause| failed().because(cause)),
+            Err(_) => Ok(()),
+        }
     }
+}
+
+/// The text browser that `BROWSER` names, where that is the one which would be started: the
+/// first of its commands that is there. On other systems nobody looks at the variable.
+pub(super) fn text_browser(env: &Env) -> Option<&str> {
+    if cfg!(any(target_os = "macos", windows)) {
+        return None;
+    }
+    let programs = env.get("BROWSER")?.split(':').filter_map(|line| line.split_whitespace().next());
+    let mut there = programs.filter(|program| is_installed(program, env));
+    let name = Path::new(there.next()?).file_name().and_then(OsStr::to_str)?;
+    TEXT_BROWSERS.contains(&name).then_some(name)
+}
+
+fn is_installed(program: &str, env: &Env) -> bool {
+    if program.contains('/') {
+        return files::is_file(program);
+    }
+    let path = env.get("PATH").unwrap_or_default();
+    path.split(':').any(|directory| files::is_file(Path::new(directory).join(program)))
 }
 
 /// A browser that shows each page with a browser profile of its own, so that several
@@ -186,6 +239,36 @@ mod tests {
         for bad in ["w3m", "./firefox", "bin/chromium", ""] {
             assert!(with(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    #[cfg(not(any(target_os = "macos", windows)))]
+    fn a_text_browser_is_known_by_the_command_that_would_be_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().to_str().unwrap();
+        for program in ["w3m", "lynx", "firefox", "www-browser"] {
+            files::write_private(&dir.path().join(program), b"").unwrap();
+        }
+        let named = |browser: &str| {
+            let env = Env::from_pairs([("BROWSER", browser), ("PATH", &format!("/none:{bin}"))]);
+            text_browser(&env).map(String::from)
+        };
+        for (browser, text) in [
+            ("w3m", Some("w3m")),
+            ("lynx -accept_all_cookies %s", Some("lynx")),
+            (&format!("{bin}/w3m"), Some("w3m")),
+            ("w3m:firefox", Some("w3m")),
+            // There is no such program, and the next one is taken.
+            ("elinks:firefox", None),
+            ("chromium:lynx", Some("lynx")),
+            ("firefox:w3m", None),
+            ("www-browser", None),
+            ("links", None),
+            (" : ", None),
+        ] {
+            assert_eq!(named(browser).as_deref(), text, "{browser}");
+        }
+        assert_eq!(text_browser(&Env::from_pairs([("PATH", bin)])), None);
     }
 
     #[test]

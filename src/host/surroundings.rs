@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::env::Env;
-use super::files;
+use super::{browser, files};
 
 /// Facts about the place of a run. Planning takes them as an argument.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,8 +14,11 @@ pub struct Surroundings {
     pub wsl: bool,
     /// Inside a container.
     pub container: bool,
-    /// A desktop session is there to show a browser, or the person named one in `BROWSER`.
+    /// A desktop session is there to show a browser, or the person named one in `BROWSER`
+    /// that is no text browser.
     pub display: bool,
+    /// The browser that the person named is a text browser, which is not started.
+    pub text_browser: bool,
     /// A CI job.
     pub ci: bool,
 }
@@ -31,6 +34,7 @@ impl Surroundings {
         let desktop = cfg!(any(target_os = "macos", windows))
             || env.get_os("DISPLAY").is_some()
             || env.get_os("WAYLAND_DISPLAY").is_some();
+        let text_browser = browser::text_browser(env).is_some();
         Self {
             ssh: env.get_os("SSH_CONNECTION").is_some() || env.get_os("SSH_TTY").is_some(),
             wsl: env.get_os("WSL_DISTRO_NAME").is_some() || env.get_os("WSL_INTEROP").is_some(),
@@ -38,7 +42,8 @@ impl Surroundings {
                 || env.get_os("KUBERNETES_SERVICE_HOST").is_some()
                 || files::exists(root.join(".dockerenv"))
                 || files::exists(root.join("run/.containerenv")),
-            display: desktop || env.get_os("BROWSER").is_some(),
+            display: desktop || (env.get_os("BROWSER").is_some() && !text_browser),
+            text_browser,
             ci: is_ci(env),
         }
     }
@@ -53,6 +58,8 @@ impl Surroundings {
             Some("this is WSL without a browser")
         } else if self.container {
             Some("this is a container without a browser")
+        } else if self.text_browser {
+            Some("there is no desktop session and BROWSER names a text browser")
         } else {
             Some("there is no desktop session and BROWSER is not set")
         }
@@ -103,6 +110,23 @@ mod tests {
         ] {
             assert_eq!(&detected(empty.path(), &[(name, value)]), expected, "{name}={value}");
         }
+    }
+
+    #[test]
+    #[cfg(not(any(target_os = "macos", windows)))]
+    fn a_text_browser_makes_no_display() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("w3m");
+        files::write_private(&program, b"").unwrap();
+        let browser = ("BROWSER", program.to_str().unwrap());
+        let alone = detected(root.path(), &[browser]);
+        assert_eq!(alone, Surroundings { text_browser: true, ..Default::default() });
+        assert_eq!(
+            alone.no_browser_because(),
+            Some("there is no desktop session and BROWSER names a text browser")
+        );
+        let shown = detected(root.path(), &[browser, ("DISPLAY", ":0")]);
+        assert!(shown.display && shown.no_browser_because().is_none());
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod aws;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod aws_keys;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod browsers;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod canary;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod check;
