@@ -11,7 +11,8 @@ use crate::secret::Secret;
 /// How much of what a command says on standard error is kept: what it says last.
 const STDERR_KEPT: usize = 4 * 1024;
 
-/// How long what a command left behind may keep its pipes open.
+/// How long what a command left behind may keep its pipes open, and once more when it was
+/// killed.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How a command ended.
@@ -81,9 +82,9 @@ async fn run(
     let mut child = command.spawn()?;
     let mut group = Group::of(&child);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let mut said = Vec::new();
+    let (mut printed, mut said) = (Printed::of(max), Vec::new());
     let ended = timeout(limit, async {
-        let printed = async { read_all(stdout, max).await.ok_or(TooMuch) };
+        let shown = printed.read_all(stdout);
         let told = async {
             read_last(stderr, &mut said).await;
             Ok(())
@@ -95,31 +96,32 @@ async fn run(
             }
             Ok(())
         };
-        let reading =
-            async { tokio::try_join!(printed, told, handed).map(|(printed, ..)| printed) };
+        let reading = async { tokio::try_join!(shown, told, handed).map(|_| ()) };
         tokio::pin!(reading);
-        let (printed, status) = tokio::select! {
+        let (read, status) = tokio::select! {
             // Whoever prints without end is not waited for.
-            printed = &mut reading => match printed {
+            read = &mut reading => match read {
                 Err(TooMuch) => return Ok(None),
-                Ok(printed) => (Ok(printed), child.wait().await),
+                Ok(()) => (Ok(()), child.wait().await),
             },
             status = child.wait() => match timeout(GRACE, &mut reading).await {
-                Ok(printed) => (printed, status),
+                Ok(read) => (read, status),
                 Err(_) => {
                     group.kill();
-                    (reading.await, status)
+                    // What has a session of its own is in no group, and keeps the pipes: a
+                    // daemon. All that the command itself printed has been read.
+                    (timeout(GRACE, &mut reading).await.unwrap_or(Ok(())), status)
                 }
             },
         };
-        status.map(|status| printed.ok().map(|printed| (printed, status)))
+        status.map(|status| read.ok().map(|()| status))
     })
     .await;
     let text = || String::from_utf8_lossy(&said).trim().to_string();
     match ended {
-        Ok(Ok(Some((stdout, status)))) => {
+        Ok(Ok(Some(status))) => {
             group.leave();
-            Ok(Ended::Itself { status, stdout, stderr: text() })
+            Ok(Ended::Itself { status, stdout: printed.taken(), stderr: text() })
         }
         Ok(Ok(None)) => Ok(Ended::TooMuch),
         Ok(Err(cause)) => Err(cause),
@@ -130,22 +132,36 @@ async fn run(
 /// More was printed than there is space for.
 struct TooMuch;
 
-/// All that comes, or `None` where it is more than `max` bytes.
-async fn read_all(from: Option<impl AsyncRead + Unpin>, max: usize) -> Option<Secret<Vec<u8>>> {
-    // Never grown, so that no copy stays behind.
-    let mut bytes = Secret::new(vec![0; max.saturating_add(1)]);
-    let mut filled = 0;
-    if let Some(mut from) = from {
-        let space = bytes.expose_mut();
-        while filled < space.len() {
-            match from.read(&mut space[filled..]).await {
-                Ok(0) | Err(_) => break,
-                Ok(n) => filled += n,
+/// What was printed so far.
+struct Printed {
+    /// One more than there may be. Never grown, so that no copy stays behind.
+    bytes: Secret<Vec<u8>>,
+    filled: usize,
+}
+
+impl Printed {
+    /// Nothing yet, and at most `max` bytes.
+    fn of(max: usize) -> Self {
+        Self { bytes: Secret::new(vec![0; max.saturating_add(1)]), filled: 0 }
+    }
+
+    /// Takes all that comes. What has come stays where this ends before.
+    async fn read_all(&mut self, from: Option<impl AsyncRead + Unpin>) -> Result<(), TooMuch> {
+        let Some(mut from) = from else { return Ok(()) };
+        let space = self.bytes.expose_mut();
+        while self.filled < space.len() {
+            match from.read(&mut space[self.filled..]).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(n) => self.filled += n,
             }
         }
+        Err(TooMuch)
     }
-    bytes.expose_mut().truncate(filled);
-    (filled <= max).then_some(bytes)
+
+    fn taken(mut self) -> Secret<Vec<u8>> {
+        self.bytes.expose_mut().truncate(self.filled);
+        self.bytes
+    }
 }
 
 /// Reads to the end, and keeps the last of it.

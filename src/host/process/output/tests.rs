@@ -92,3 +92,18 @@ fn what_is_left_behind_with_the_pipes_is_not_waited_for() {
     };
     assert_eq!(stdout.expose().as_slice(), b"out\n");
 }
+
+#[test]
+fn a_daemon_that_keeps_the_pipes_is_not_waited_for() {
+    // It has begun a session of its own, and nobody kills it with the group.
+    let script = "setsid sleep 100 & until read -r _ _ _ _ _ session _ </proc/$!/stat; \
+                  [ \"$session\" = $! ]; do :; done; echo said >&2; echo $!";
+    let Ended::Itself { status, stdout, stderr } = sh(script, LONG, 20) else {
+        panic!("it was killed")
+    };
+    assert!(status.success());
+    assert_eq!(stderr, "said");
+    let pid = String::from_utf8_lossy(stdout.expose()).trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
