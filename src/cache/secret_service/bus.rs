@@ -114,7 +114,10 @@ impl Bus {
 
     /// Reads an item.
     pub(super) async fn read(&self, key: &ItemKey) -> Result<Option<Secret<Vec<u8>>>, Trouble> {
-        let found = self.search(Some(key)).await?;
+        let mut found = self.search(Some(key)).await?;
+        if found.unlocked.len() + found.locked.len() > 1 {
+            found.keep_newest(&self.default_collection().await?);
+        }
         if let Some(item) = found.unlocked.first() {
             let session = self.open_session().await?;
             return match self.call(item, ITEM, "GetSecret", &session).await {
@@ -153,9 +156,22 @@ impl Bus {
         match self.call(&collection, COLLECTION, "CreateItem", &body).await {
             Ok(reply) => {
                 let (_, prompt): (OwnedObjectPath, OwnedObjectPath) = reply.body().deserialize()?;
-                self.perform(&prompt, asking).await
+                self.perform(&prompt, asking).await?;
+                self.delete_elsewhere(&item.key, &collection).await;
+                Ok(())
             }
             Err(cause) => Err(locked_or(cause, &collection)),
+        }
+    }
+
+    /// Deletes what was written with this key while another collection was the default, as
+    /// far as that can be done without a word: what is written is not less good for it.
+    async fn delete_elsewhere(&self, key: &ItemKey, collection: &str) {
+        let Ok(found) = self.search(Some(key)).await else { return };
+        for item in found.unlocked.iter().filter(|item| !is_within(item, collection)) {
+            if let Err(cause) = self.call(item, ITEM, "Delete", &()).await {
+                tracing::debug!(%cause, "an item of another collection stays");
+            }
         }
     }
 
@@ -304,6 +320,24 @@ struct Found {
     locked: Vec<OwnedObjectPath>,
 }
 
+impl Found {
+    /// Of several items with one key keeps the one in the collection that is written to:
+    /// the others are from before it was the default. A refresh token among them may have
+    /// been used, and a provider may end a session to which one comes that was.
+    fn keep_newest(&mut self, collection: &str) {
+        let is_newest = |item: &OwnedObjectPath| is_within(item, collection);
+        if self.unlocked.iter().chain(&self.locked).any(is_newest) {
+            self.unlocked.retain(is_newest);
+            self.locked.retain(is_newest);
+        }
+    }
+}
+
+/// Whether an item is in a collection, whose path its own begins with.
+fn is_within(item: &ObjectPath<'_>, collection: &str) -> bool {
+    item.as_str().strip_prefix(collection).is_some_and(|rest| rest.starts_with('/'))
+}
+
 fn attributes(key: Option<&ItemKey>) -> HashMap<&str, &str> {
     let key = key.map(|key| (KEY, key.as_str()));
     std::iter::once(APPLICATION).chain(key).collect()
@@ -322,5 +356,34 @@ fn is_no_object(cause: &zbus::Error) -> bool {
             )
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_item_in_the_default_collection_is_the_newest_one() {
+        let path = |name: &str| {
+            OwnedObjectPath::try_from(format!("/org/freedesktop/secrets/collection/{name}"))
+                .unwrap()
+        };
+        let kept = |unlocked: &[&str], locked: &[&str]| {
+            let paths = |names: &[&str]| names.iter().map(|name| path(name)).collect();
+            let mut found = Found { unlocked: paths(unlocked), locked: paths(locked) };
+            found.keep_newest(&path("b"));
+            (found.unlocked, found.locked)
+        };
+        for (unlocked, locked, newest) in [
+            (&["a/1", "b/1"][..], &[][..], (vec![path("b/1")], vec![])),
+            (&["b/1", "a/1"], &["c/1"], (vec![path("b/1")], vec![])),
+            // It has to be unlocked: what can be read is older.
+            (&["a/1"], &["b/1"], (vec![], vec![path("b/1")])),
+            // No item of this collection, although its name begins like that.
+            (&["a/1", "bb/1"], &[], (vec![path("a/1"), path("bb/1")], vec![])),
+        ] {
+            assert_eq!(kept(unlocked, locked), newest, "{unlocked:?} {locked:?}");
+        }
     }
 }

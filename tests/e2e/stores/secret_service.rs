@@ -24,23 +24,31 @@ fn at_the_desktop_of(mut home: Home) -> (Keyring, Journey) {
     (keyring, journey)
 }
 
+/// Calls a method of the Secret Service, and yields all that is in quotes in its answer.
+fn call(home: &Home, path: &str, method: &str, arguments: &[&str]) -> Vec<String> {
+    let call = home.command("dbus-send").args([
+        "--session",
+        "--print-reply",
+        "--dest=org.freedesktop.secrets",
+        path,
+        method,
+    ]);
+    let text = call.args(arguments).run().ok().stdout;
+    text.split('"').skip(1).step_by(2).map(String::from).collect()
+}
+
 /// The labels of what is in the default collection.
 fn labels(home: &Home) -> Vec<String> {
+    labels_in(home, "aliases/default")
+}
+
+fn labels_in(home: &Home, collection: &str) -> Vec<String> {
     let property = |path: &str, interface: &str, name: &str| {
-        let ask = home.command("dbus-send").args([
-            "--session",
-            "--print-reply",
-            "--dest=org.freedesktop.secrets",
-            path,
-            "org.freedesktop.DBus.Properties.Get",
-            &format!("string:org.freedesktop.Secret.{interface}"),
-            &format!("string:{name}"),
-        ]);
-        let text = ask.run().ok().stdout;
-        let quoted: Vec<String> = text.split('"').skip(1).step_by(2).map(String::from).collect();
-        quoted
+        let interface = format!("string:org.freedesktop.Secret.{interface}");
+        let arguments = [interface.as_str(), &format!("string:{name}")];
+        call(home, path, "org.freedesktop.DBus.Properties.Get", &arguments)
     };
-    let items = property("/org/freedesktop/secrets/aliases/default", "Collection", "Items");
+    let items = property(&format!("/org/freedesktop/secrets/{collection}"), "Collection", "Items");
     let mut labels: Vec<_> =
         items.iter().flat_map(|item| property(item, "Item", "Label")).collect();
     labels.sort();
@@ -86,6 +94,35 @@ fn rest_in_the_default_collection((_keyring, journey): (Keyring, Journey)) {
     status_works(&journey);
     journey.tmpcred(&["logout"]).run().ok();
     assert_eq!(labels(&journey.home), [""; 0]);
+}
+
+#[test]
+fn what_is_in_another_keyring_than_the_default_one_is_read_until_it_is_written_anew() {
+    let (mut keyring, journey) = at_a_desktop();
+    let home = &journey.home;
+    let first = token(journey.tmpcred(&["token"]));
+    let before = work(&journey);
+    // Another keyring, without a password, becomes the default one.
+    let other =
+        "[keyring]\ndisplay-name=other\nctime=0\nmtime=0\nlock-on-idle=false\nlock-after=false\n";
+    home.write(".local/share/keyrings/other.keyring", other);
+    keyring.unlock(home);
+    let path = "/org/freedesktop/secrets";
+    let collection = format!("objpath:{path}/collection/other");
+    let service = |method: &str| format!("org.freedesktop.Secret.Service.{method}");
+    call(home, path, &service("Unlock"), &[&collection.replace("objpath", "array:objpath")]);
+    call(home, path, &service("SetAlias"), &["string:default", &collection]);
+    assert_eq!(labels(home), [""; 0]);
+    assert_eq!(token(journey.tmpcred(&["token"])), first);
+    assert_eq!(work(&journey), before, "nobody logged in again");
+
+    let second = token(journey.tmpcred(&["token", "--refresh"]));
+    assert_ne!(second, first);
+    let credential = "tmpcred: deploy, role deploy".to_string();
+    assert!(labels(home).contains(&credential), "{:?}", labels(home));
+    let left = labels_in(home, "collection/login");
+    assert!(!left.contains(&credential), "the old one is gone: {left:?}");
+    assert_eq!(token(journey.tmpcred(&["token"])), second);
 }
 
 #[test]
