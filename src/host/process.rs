@@ -145,6 +145,22 @@ pub fn die_of(signal: i32) -> u8 {
     signal_exit_code(signal)
 }
 
+/// The end of this process, put off until this is dropped.
+pub struct Postponed {
+    #[cfg(unix)]
+    _undisturbed: Option<signals::Undisturbed>,
+}
+
+/// Puts off the end of this process by Ctrl-C, by whoever terminates it, and by a terminal
+/// that is closed: for something by which much would be lost, and which ends soon by itself.
+/// `SIGQUIT` (Ctrl-\) ends it all the same, and so does a signal that another thread takes.
+pub fn postpone_end() -> Postponed {
+    Postponed {
+        #[cfg(unix)]
+        _undisturbed: signals::Undisturbed::by(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).ok(),
+    }
+}
+
 /// The exit code that stands for the death by signal `signal`: `128 + n`.
 pub fn signal_exit_code(signal: i32) -> u8 {
     u8::try_from(signal).ok().and_then(|n| n.checked_add(128)).unwrap_or(u8::MAX)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::faults::at_clock;
@@ -13,8 +14,9 @@ use super::support::broker::{Broker, BrokerOptions};
 use super::support::browser::Browser;
 use super::support::home::Home;
 use super::support::http::Http;
-use super::support::oidc_provider::{CLIENT, OidcOptions, OidcProvider};
+use super::support::oidc_provider::{CLIENT, Fault, OidcOptions, OidcProvider};
 use super::support::run::Run;
+use super::support::wait::wait_until;
 
 /// When the access tokens of these tests have expired by this machine's clock, and no
 /// credential has.
@@ -166,6 +168,23 @@ fn somebody_elses_login_holds_up_nobody_whose_credential_serves() {
             assert!(rides.stderr.contains(says), "{says}: {}", rides.stderr);
         }
     }
+}
+
+#[test]
+fn ctrl_c_while_the_session_is_renewed_does_not_lose_it() {
+    let (mut journey, _) = with_credentials();
+    let refresh = ["token", "--ttl", "20m", "--no-input"];
+    let before = journey.provider.count_grants("refresh_token");
+    // The refresh token has been used then, and the next one is not here yet.
+    journey.provider.fault(&Fault::late(Duration::from_secs(3)).at("/token"));
+    let renewal = later(&journey, &refresh).spawn();
+    wait_until("the refresh", Duration::from_secs(60), || {
+        (journey.provider.count_grants("refresh_token") > before).then_some(())
+    });
+    renewal.signal(Signal::INT);
+    assert_eq!(renewal.wait().signal, Some(Signal::INT.as_raw()));
+    journey.provider.clear_faults();
+    later(&journey, &refresh).run().ok();
 }
 
 #[test]

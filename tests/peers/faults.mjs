@@ -9,6 +9,7 @@
 //   drop      the connection is closed before anything is done
 //   lose      the request is carried out, its answer is lost
 //   slow      the request is carried out `ms` milliseconds later
+//   late      the request is carried out, and answered `ms` milliseconds later
 //   patch     in the real answer's JSON, the members of `set` are set and those
 //             of `remove` removed
 //   date      the answer's Date header is off by `seconds`
@@ -64,6 +65,9 @@ export class Faults {
         this.#onEnd(res, (end) => { record(res.statusCode); end(); });
         setTimeout(provide, fault.ms);
         return;
+      case 'late':
+        this.#onEnd(res, (end) => { record(res.statusCode); setTimeout(end, fault.ms); });
+        break;
       case 'patch':
         this.#onEnd(res, (end, body) => { record(res.statusCode); end(patched(res, body, fault)); });
         break;

@@ -89,6 +89,16 @@ impl Mask {
         })
     }
 
+    /// Does not take this signal either.
+    fn without(mut self, signal: i32) -> Self {
+        #[expect(unsafe_code, reason = "changes a C structure")]
+        // SAFETY: the pointer is valid, and the set was initialized.
+        unsafe {
+            libc::sigaddset(&raw mut self.0, signal);
+        }
+        self
+    }
+
     fn made_by(fill: impl FnOnce(*mut libc::sigset_t)) -> Self {
         let mut set = MaybeUninit::zeroed();
         fill(set.as_mut_ptr());
@@ -125,6 +135,13 @@ impl Undisturbed {
         Ok(Self { before, _here: std::marker::PhantomData })
     }
 
+    /// From now on by these signals, and goes on to take others.
+    pub fn by(signals: &[i32]) -> io::Result<Self> {
+        let undisturbed = Self::begin()?;
+        signals.iter().fold(undisturbed.before, |mask, signal| mask.without(*signal)).install()?;
+        Ok(undisturbed)
+    }
+
     /// The mask that was, and will be again.
     pub fn before(&self) -> Mask {
         self.before
@@ -156,18 +173,26 @@ mod tests {
 
     #[test]
     fn a_thread_can_be_left_undisturbed_for_a_while() {
-        let is_blocked = || {
+        let is_blocked = |signal| {
             let now = Mask::empty().install().unwrap();
             now.install().unwrap();
             #[expect(unsafe_code, reason = "asks a C structure")]
             // SAFETY: the pointer is valid for the call.
-            let blocked = unsafe { libc::sigismember(&raw const now.0, libc::SIGUSR1) };
+            let blocked = unsafe { libc::sigismember(&raw const now.0, signal) };
             blocked == 1
         };
-        assert!(!is_blocked());
+        let [one, other] = [libc::SIGUSR1, libc::SIGUSR2];
+        assert!(!is_blocked(one));
         let undisturbed = Undisturbed::begin().unwrap();
-        assert!(is_blocked());
+        assert!(is_blocked(one) && is_blocked(other));
         drop(undisturbed);
-        assert!(!is_blocked());
+        assert!(!is_blocked(one));
+        let outer = Undisturbed::by(&[other]).unwrap();
+        let inner = Undisturbed::by(&[one]).unwrap();
+        assert!(is_blocked(one) && is_blocked(other));
+        drop(inner);
+        assert!(!is_blocked(one) && is_blocked(other));
+        drop(outer);
+        assert!(!is_blocked(other));
     }
 }

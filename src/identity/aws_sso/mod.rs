@@ -29,7 +29,7 @@ use crate::credential::{Assertion, Caller, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::http::retry_after;
 use crate::host::surroundings::Surroundings;
-use crate::host::{Host, files};
+use crate::host::{Host, files, process};
 use crate::reach;
 use crate::secret::Secret;
 
@@ -197,6 +197,8 @@ impl AwsSso {
         };
         // Whoever gives no answer may have taken the token all the same: it is sent once.
         let effort = cx.effort.once();
+        // Whoever is killed before the new one is kept has lost the session.
+        let _postponed = process::postpone_end();
         let asked = reach::ask(cx.host, WHO, &[server.url()], effort, None, attempt).await;
         match asked.unwrap_or_else(|error| Err(error.into())) {
             Ok(tokens) => {

@@ -1,5 +1,6 @@
 //! The provider: what it says of itself, and the requests that are made to it.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use hyper::Method;
@@ -21,8 +22,9 @@ use super::transport::{Endpoint, Failure, Transport};
 use super::{AudienceParameter, Settings, Strength};
 use crate::credential::Lifetime;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::Host;
 use crate::host::http::{HttpClient, Request};
+use crate::host::process::{self, Postponed};
+use crate::host::Host;
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
 use crate::oidc::remote_keys::{self, RemoteKeys};
 use crate::oidc::{Claims, Discovery, Documents, Expectations, id_token};
@@ -195,7 +197,8 @@ impl<'a> Provider<'a> {
         request.request_async(&transport).await.map_err(|error| Failure::of(error, &transport))
     }
 
-    /// Trades a refresh token for fresh tokens. The session's lock is held.
+    /// Trades a refresh token for fresh tokens. The session's lock is held. From when the
+    /// token is sent the end of this process is `postponed`.
     ///
     /// A provider that gives no answer may have taken the request all the same, and a
     /// refresh token that is used twice ends the session at many. So it is sent once, and
@@ -206,6 +209,7 @@ impl<'a> Provider<'a> {
         &self,
         refresh_token: &Secret<String>,
         audience: Option<&str>,
+        postponed: &OnceCell<Postponed>,
     ) -> Result<TokenAnswer, Failure> {
         let issuer = &self.settings.issuer;
         match self.took {
@@ -224,6 +228,7 @@ impl<'a> Provider<'a> {
                 answer => Ok(answer),
             }
         };
+        postponed.get_or_init(process::postpone_end);
         reach::ask(self.host, WHO, &[issuer.as_str()], self.effort().once(), None, attempt)
             .await
             .map_err(Failure::Failed)?

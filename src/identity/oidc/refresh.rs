@@ -1,5 +1,7 @@
 //! Renewing a session by its refresh token (RFC 6749 section 6).
 
+use std::cell::OnceCell;
+
 use super::provider::Provider;
 use super::session::Session;
 use super::transport::Refusal;
@@ -59,7 +61,9 @@ async fn attempt(
     };
     let asked =
         audience.filter(|a| provider.settings.wants_access_token() && !session.is_refused(a));
-    let mut answer = provider.refresh(&refresh_token, asked).await;
+    // Whoever is killed before the new refresh token is kept has lost the session.
+    let postponed = OnceCell::new();
+    let mut answer = provider.refresh(&refresh_token, asked, &postponed).await;
     if let (Err(failure), Some(audience)) = (&answer, asked)
         && failure.is("invalid_target")
     {
@@ -68,7 +72,7 @@ async fn attempt(
         if session.assertion(audience, false, provider.host.clock.now()).is_some() {
             return Ok(Renewed::Alive(session));
         }
-        answer = provider.refresh(&refresh_token, None).await;
+        answer = provider.refresh(&refresh_token, None, &postponed).await;
     }
     let answer = match answer {
         Ok(answer) => answer,
@@ -81,6 +85,7 @@ async fn attempt(
         session.refresh_token = Some(rotated);
         keep(&session);
     }
+    drop(postponed);
     let asked = asked.filter(|a| !session.is_refused(a)).map(String::from);
     provider
         .renew(&mut session, &answer, asked.as_deref())

@@ -165,6 +165,11 @@ impl Fault {
         Self::new("slow", json!({ "ms": by.as_millis() }))
     }
 
+    /// What was asked for is done, and on record, this long before the answer comes.
+    pub(crate) fn late(by: Duration) -> Self {
+        Self::new("late", json!({ "ms": by.as_millis() }))
+    }
+
     /// Members of a JSON answer are set; `null` removes them.
     pub(crate) fn changes(members: Value) -> Self {
         let members = members.as_object().unwrap().clone();
