@@ -17,10 +17,10 @@ pub async fn open(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
     }
 }
 
-/// Opens a store that a broker has made.
+/// Opens a store that a broker of this version has made.
 ///
 /// # Errors
-/// As with [`open`]; also where there is none.
+/// As with [`open`]; also where there is none, or an earlier version made it.
 pub async fn open_existing(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
     match config.place()? {
         Place::File(path) if !sqlite::is_there(path)? => {
@@ -28,7 +28,7 @@ pub async fn open_existing(config: &StoreConfig, env: &Env) -> Result<SqlStore> 
             Err(Error::new(ErrorKind::Config, why)
                 .hint("the broker makes it, and its first key, when it starts"))
         }
-        Place::File(path) => sqlite::open(path).await,
+        Place::File(path) => sqlite::open_existing(path).await,
         Place::Postgres(config) => postgres::open_existing(config, env).await,
     }
 }

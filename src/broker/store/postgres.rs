@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::open::{Found, Made};
 use super::sql::{
-    Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault, is_turned_away,
+    Engine, Lookout, Own, RUN_BY_EARLIER, SqlStore, TURNED_AWAY, code, fault, is_turned_away,
 };
 use crate::broker::config::{Address, Host, Postgres};
 use crate::broker::trusted_file;
@@ -103,11 +103,11 @@ pub async fn open(config: &Postgres, env: &Env) -> Result<SqlStore> {
 /// Opens a database that brokers use already.
 ///
 /// # Errors
-/// As with [`open`]; also where no broker has made the tables.
+/// As with [`open`]; also where no broker of this version has made the tables.
 pub async fn open_existing(config: &Postgres, env: &Env) -> Result<SqlStore> {
     let named = named(config)?;
     let store = connect(config, env, For::Writing).await.map_err(&named)?;
-    store.require_this_version(STARTED_ONCE).await.map_err(&named)?;
+    store.require_this_version(RUN_BY_EARLIER).await.map_err(&named)?;
     store.migrate(&APPEND_ONLY).await.map_err(&named)?;
     Ok(store)
 }
@@ -119,7 +119,7 @@ pub async fn open_existing(config: &Postgres, env: &Env) -> Result<SqlStore> {
 pub async fn open_to_read(config: &Postgres, env: &Env) -> Result<SqlStore> {
     let named = named(config)?;
     let store = connect(config, env, For::Reading).await.map_err(&named)?;
-    store.require_this_version(STARTED_ONCE).await.map_err(&named)?;
+    store.require_this_version(RUN_BY_EARLIER).await.map_err(&named)?;
     Ok(store)
 }
 

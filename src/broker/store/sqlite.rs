@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Store as _;
 use super::open::{Found, Made};
-use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, code, fault};
+use super::sql::{Engine, Own, RUN_BY_EARLIER, SqlStore, code, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
 
@@ -114,6 +114,24 @@ pub async fn open(path: &Path) -> Result<SqlStore> {
     open_with(path, None).await
 }
 
+/// Opens the database in this file beside the brokers that run on it.
+///
+/// # Errors
+/// As with [`open`]; also where there is none, or an earlier version made it: brokers of that
+/// version go on with it, and once it is brought up to date none of them can be started again.
+pub async fn open_existing(path: &Path) -> Result<SqlStore> {
+    let failed = |error: Error| {
+        error.context(format!("the broker's database {} cannot be used", path.display()))
+    };
+    require_there(path).map_err(failed)?;
+    let settings = format!("{AS_IT_IS} pragma query_only = on;");
+    let found = one(path, settings).await.map_err(failed)?;
+    let is_of_this = found.require_this_version(RUN_BY_EARLIER).await;
+    found.close().await;
+    is_of_this.map_err(failed)?;
+    open(path).await
+}
+
 /// Opens the database in this file to read it; a broker may be writing to it.
 ///
 /// # Errors
@@ -125,7 +143,7 @@ pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
     require_there(path).map_err(failed)?;
     let settings = format!("{SETTINGS} pragma query_only = on;");
     let store = one(path, settings).await.map_err(failed)?;
-    store.require_this_version(STARTED_ONCE).await.map_err(failed)?;
+    store.require_this_version(RUN_BY_EARLIER).await.map_err(failed)?;
     Ok(store)
 }
 

@@ -80,7 +80,8 @@ impl Looking<'_> {
     }
 }
 
-/// Writes a backup into a file that is not there yet. Brokers may be running.
+/// Writes a backup into a file that is not there yet. Brokers may be running. Where an earlier
+/// version made the SQLite database, so it has made the copy: that version can go back to it.
 ///
 /// # Errors
 /// Where the file is there, the store cannot be read, there is nothing of a broker in it, or what
@@ -95,7 +96,19 @@ pub async fn backup(
     require_alone(file)?;
     let looking = Looking { kek, issuer: None };
     let copied = match config.place()? {
-        Place::File(path) => duplicate(path, &draft, looking).await?,
+        Place::File(path) => {
+            raw_copy(path, &draft, looking).await?;
+            match made(&draft).await? {
+                Made::Earlier => {
+                    // To be looked at it has to be brought up to date, and so another one is.
+                    let trial = Draft::of(file)?;
+                    raw_copy(draft.path(), &trial, looking).await?;
+                    let copied = checked(&trial, looking).await?;
+                    Copied { earlier: true, ..copied }
+                }
+                Made::Never | Made::Now => checked(&draft, looking).await?,
+            }
+        }
         Place::Postgres(_) => {
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
@@ -145,7 +158,8 @@ pub async fn restore(
         Place::File(path) => {
             let draft = Draft::of(path)?;
             require_alone(path)?;
-            let copied = duplicate(file, &draft, looking).await?;
+            raw_copy(file, &draft, looking).await?;
+            let copied = checked(&draft, looking).await?;
             draft.finish(path)?;
             Ok(copied)
         }
@@ -222,8 +236,8 @@ async fn fill(
     copied
 }
 
-/// Copies a SQLite database as it is at this moment, and looks whether the copy is good.
-async fn duplicate(path: &Path, draft: &Draft, looking: Looking<'_>) -> Result<Copied> {
+/// Copies a SQLite database as it is at this moment, whatever version made it.
+async fn raw_copy(path: &Path, draft: &Draft, looking: Looking<'_>) -> Result<()> {
     let from = sqlite::open_to_copy(path).await?;
     let to = draft
         .path()
@@ -234,8 +248,20 @@ async fn duplicate(path: &Path, draft: &Draft, looking: Looking<'_>) -> Result<C
         nothing => nothing,
     };
     from.close().await;
-    outcome?;
-    // Where an earlier version made it, it is brought up to date here, not there.
+    outcome
+}
+
+/// Which version made a copy.
+async fn made(draft: &Draft) -> Result<Made> {
+    let copy = sqlite::open_to_copy(draft.path()).await?;
+    let made = copy.found().await;
+    copy.close().await;
+    made
+}
+
+/// Looks whether a copy is good. Where an earlier version made it, it is brought up to date, and
+/// what it is of is not.
+async fn checked(draft: &Draft, looking: Looking<'_>) -> Result<Copied> {
     let copy = sqlite::open(draft.path()).await?;
     let checked = async { copy.check(looking.seal_of(&copy).await?.as_ref()).await };
     put_down(&copy, draft, checked.await).await

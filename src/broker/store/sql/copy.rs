@@ -213,6 +213,8 @@ pub struct Copied {
     pub seal_checked: bool,
 }
 
+    /// Whether an earlier version made what was copied, and the copy is as that version has it.
+    pub earlier: bool,
 impl Copied {
     fn is_nothing(&self) -> bool {
         let Self {
@@ -229,6 +231,7 @@ impl Copied {
             seal_checked: _,
         } = self;
         let of_keys = [keys, key_encryption_keys, enrolled_keys];
+            earlier: _,
         let others = [records, consumed, cutoffs, opaque_tokens, checkpoints, messages];
         of_keys.iter().chain(&others).all(|n| **n == 0)
     }
@@ -385,6 +388,7 @@ async fn sealed(transaction: &mut Transaction<'_, Any>) -> Result<Option<SealedE
     Ok(head::sealed_end(&row, tree::head_from(&row)?.1)?)
 }
 
+        earlier: false,
 async fn count(transaction: &mut Transaction<'_, Any>, table: &str) -> Result<u64, Failure> {
     let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}")))
         .fetch_one(&mut **transaction)

@@ -47,9 +47,13 @@ const WITH_LOCKS: &str = "set local lock_timeout = '2s'; set local statement_tim
 const EARLIER: &str = "an earlier version of tmpcred made it";
 const NEWER: &str = "a newer version of tmpcred made it";
 
-/// What to do about a database of an earlier version that a broker can be started on.
+/// What to do about a database that a broker can be started on.
 pub(in crate::broker::store) const STARTED_ONCE: &str =
     "start this version's broker once: it brings the database up to date";
+
+/// The same, of one of an earlier version, on which a broker of that may be running.
+pub(in crate::broker::store) const RUN_BY_EARLIER: &str = "use the version that the broker runs, or start this version's broker once: it brings the \
+     database up to date, and no earlier version can be started on it then";
 
 /// All migrations, each of which begins with this.
 fn migrations(begin: &str) -> Vec<Migration> {

@@ -49,7 +49,7 @@ pub(super) use failure::{TURNED_AWAY, code, fault, is_turned_away};
 use head::Guard;
 pub(super) use lookout::{Access, Lookout};
 use lookups::Lookups;
-pub(super) use migrate::{Own, STARTED_ONCE};
+pub(super) use migrate::{Own, RUN_BY_EARLIER};
 use rows::{consumed_at_from, micros, moment, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not

@@ -1,3 +1,5 @@
+mod earlier;
+
 use time::macros::datetime;
 
 use super::*;
@@ -246,47 +248,6 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
     let (into, _database) = postgres().await;
     is_refused(move_in(&into, &env(), &fine, None, &issuer()).await.unwrap_err());
     assert!(files::exists(&fine));
-}
-
-#[tokio::test]
-async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_nowhere() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    let here = StoreConfig::at(path("broker.db"));
-    let running = open(&here, &env()).await.unwrap();
-    fill_in(&running).await;
-    running.close().await;
-    let kek = kek();
-    let file = path("backup.db");
-    let copied = backup(&here, &env(), &file, Some(&kek)).await.unwrap();
-    let older = "drop table root_key; drop table enrolled_key; drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
-        drop table elevation_use; drop table elevation_use_event; drop table elevation; drop index audit_record_elevation;
-        alter table audit_record drop column elevation; alter table audit_record drop column claims;
-        drop index consumed_due; create index consumed_keep_until on consumed (keep_until);
-        delete from _sqlx_migrations where version >= 13";
-    tamper(&file, older).await;
-    let (there, _database) = postgres().await;
-    let error = restore(&there, &env(), &file, Some(&kek), &issuer()).await.unwrap_err();
-    let said = format!("{error} {:?}", error.hints());
-    for part in
-        ["backup.db cannot be restored", "an earlier version of tmpcred made it", "broker move"]
-    {
-        assert!(said.contains(part), "{said}");
-    }
-    // So it is said, and so it can be done.
-    let between = path("between.db");
-    let into = StoreConfig::at(between.clone());
-    // (That version had none.)
-    let copied = Copied { messages: 0, key_encryption_keys: 0, ..copied };
-    assert_eq!(restore(&into, &env(), &file, Some(&kek), &issuer()).await.unwrap(), copied);
-    assert_eq!(move_in(&there, &env(), &between, Some(&kek), &issuer()).await.unwrap().0, copied);
-
-    tamper(&file, "update _sqlx_migrations set version = 9999 where version = 10").await;
-    for into in [StoreConfig::at(path("other.db")), postgres().await.0] {
-        let error =
-            restore(&into, &env(), &file, Some(&kek), &issuer()).await.unwrap_err().to_string();
-        assert!(error.contains("a newer version of tmpcred made it"), "{error}");
-    }
 }
 
 #[tokio::test]

@@ -28,6 +28,12 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
         Told { copied, file: &args.database, kek: kek.as_ref(), filled: false, on_record: None };
     tell(app, args, &told)?;
     if !args.json {
+        if copied.earlier {
+            app.host.interact.note(
+                "An earlier version made the database, and the backup is as that has it: that version can restore it,\n\
+                 and so can this one. Another copy of it was brought up to date to be looked at.",
+            );
+        }
         app.host.interact.note(
             "The keys in it are sealed: without the key-encryption key it is worth nothing. Keep the two apart.",
         );
@@ -140,6 +146,7 @@ fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
             "messages": copied.messages,
             "root": root,
             "seal_checked": copied.seal_checked,
+            "earlier_version": copied.earlier,
             "on_record": on_record,
         }));
     }
