@@ -1,12 +1,14 @@
 //! That a database was filled from a backup, on record in it: whoever reads the log sees where
-//! something may be missing.
+//! something may be missing. And what counts in it that may have been ended since.
 
 use super::audit::{Author, Decision, Record, leaf};
 use super::config::Config;
+use super::elevation::Access;
 use super::keys::{CheckpointKeys, Kek};
-use super::store::{self, Ledger as _, Store as _, Unit};
+use super::store::{self, Enrollment, EnrollmentState, Ledger as _, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::host::clock::Clock;
 
 /// The action of these records.
 pub const ACTION: &str = "restore";
@@ -36,4 +38,44 @@ pub async fn put_on_record(config: &Config, host: &Host, kek: &Kek, records: u64
     .await;
     store.close().await;
     done
+}
+
+/// What counts in a database that was filled from a backup, though it may have been ended after
+/// that was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Grants that are had.
+    pub grants: u64,
+    /// Requests that were approved, or wait for it.
+    pub requests: u64,
+    /// Enrolled keys that were approved and have not lapsed.
+    pub enrolled_keys: u64,
+}
+
+/// Looks what counts in it at this moment.
+///
+/// # Errors
+/// Where it cannot be read.
+pub async fn in_force(config: &Config, host: &Host) -> Result<InForce> {
+    let store = store::open_existing(&config.store, &host.env).await?;
+    let counted = in_force_in(&store, host.clock.as_ref()).await;
+    store.close().await;
+    counted
+}
+
+pub(super) async fn in_force_in(store: &dyn Store, clock: &dyn Clock) -> Result<InForce> {
+    let now = store.now().await?.unwrap_or_else(|| clock.now());
+    let elevations = store.count_elevations(now, &[]).await?;
+    let many = |states: [Access; 2]| {
+        let of = elevations.iter().filter(|one| states.iter().any(|s| s.as_str() == one.state));
+        of.map(|one| one.count).sum()
+    };
+    let enrolled = store.enrollments().await?;
+    let counts =
+        |key: &&Enrollment| key.state == EnrollmentState::Approved && key.lapses_at() > now;
+    Ok(InForce {
+        grants: many([Access::Active, Access::EmergencyActive]),
+        requests: many([Access::Pending, Access::Approved]),
+        enrolled_keys: enrolled.iter().filter(counts).count() as u64,
+    })
 }

@@ -186,6 +186,12 @@ permit (
     /// The same with this role.
     #[track_caller]
     pub(crate) fn token_of(&self, role: &str, service: &str, audience: &str) -> String {
+        let reply = self.asked(role, service, audience).json();
+        reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()
+    }
+
+    /// The answer to whoever asks for such a token.
+    pub(crate) fn asked(&self, role: &str, service: &str, audience: &str) -> Reply {
         let url = format!("{}/token", self.broker.url());
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
@@ -194,8 +200,7 @@ permit (
             ("audience", audience),
             ("role", role),
         ];
-        let reply = Http::new().form(&url, &form).unwrap().json();
-        reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()
+        Http::new().form(&url, &form).unwrap()
     }
 }
 

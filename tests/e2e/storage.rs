@@ -1,6 +1,7 @@
 //! Backups of a broker's store, restoring them, and moving to another engine.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::audit::checkpoint;
 use super::revocation::Services;
@@ -9,6 +10,7 @@ use super::support::home::{Home, through, tmpcred};
 use super::support::http::Http;
 use super::support::postgres::Postgres;
 use super::support::run::Run;
+use super::support::wait::wait_until;
 
 fn broker(services: &Services, args: &[&str]) -> Run {
     let home = &services.broker.home;
@@ -68,6 +70,43 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
     let reason = found[0]["reason"].as_str().unwrap();
     assert!(reason.contains("restored a backup whose log has 5 records"), "{reason}");
+}
+
+/// As docs/storage.md says.
+#[test]
+fn what_was_restored_is_revoked_before_a_broker_starts_which_issues_nothing_until_it_is_let() {
+    let mut services = Services::start();
+    let token = services.token("a", API);
+    let file = services.broker.home.path("backup.db");
+    broker(&services, &["backup", file.to_str().unwrap()]).run().ok();
+    services.broker.stop();
+    for end in ["", "-wal", "-shm"] {
+        drop(std::fs::remove_file(services.broker.home.path(format!("broker.db{end}"))));
+    }
+    let told = broker(&services, &["restore", file.to_str().unwrap(), "--json"]).run().ok().json();
+    for (name, number) in [("grants", 0), ("requests", 0), ("enrolled_keys_in_force", 0)] {
+        assert_eq!(told[name], number, "{told}");
+    }
+    assert_eq!(told["earlier_version"], false);
+    // Nobody listens.
+    let all = ["revoke", "--all", "--reason", "restored", "--json"];
+    let revoked = broker(&services, &all).run().ok().json();
+    assert_eq!(revoked["tokens"], 1, "{revoked}");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/storage.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let nothing = page.split("\n```cedar\n").nth(1).unwrap().split("```").next().unwrap();
+    let policy = std::fs::read_to_string(services.broker.home.path("policy.cedar")).unwrap();
+    services.broker.home.write("policy.cedar", format!("{policy}\n{nothing}"));
+    services.broker.restart();
+    assert!(!is_active(&services, &token));
+    let ask = |services: &Services| services.asked("reader", "a", API);
+    let refused = ask(&services);
+    assert_eq!(refused.json()["error"], "access_denied", "{}", refused.body);
+    services.broker.home.write("policy.cedar", policy);
+    services.broker.hang_up();
+    wait_until("the policy from before", Duration::from_secs(30), || {
+        (ask(&services).status == 200).then_some(())
+    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod reach;
 mod receivers;
 mod renamed;
 mod rest;
+mod restored;
 mod roles;
 mod rules;
 mod stale;

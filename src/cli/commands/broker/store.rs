@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::broker::config::{self, Config, KEK_VARIABLE};
 use crate::broker::keys::Kek;
-use crate::broker::restored;
+use crate::broker::restored::{self, InForce};
 use crate::broker::store::sql::Copied;
 use crate::broker::store::transfer;
 use crate::cli::App;
@@ -24,8 +24,14 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
         let env = &app.host.env;
         runtime.block_on(transfer::backup(&config.store, env, &args.database, kek.as_ref()))?
     };
-    let told =
-        Told { copied, file: &args.database, kek: kek.as_ref(), filled: false, on_record: None };
+    let told = Told {
+        copied,
+        file: &args.database,
+        kek: kek.as_ref(),
+        filled: false,
+        on_record: None,
+        in_force: None,
+    };
     tell(app, args, &told)?;
     if !args.json {
         if copied.earlier {
@@ -59,20 +65,52 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
         None => Err(Error::new(ErrorKind::Config, "that takes the key-encryption key, too")),
     };
     let on_record = Some(record.is_ok());
+    let in_force = runtime.block_on(restored::in_force(&config, &app.host));
+    let counts = in_force.as_ref().ok().copied();
     let (file, kek) = (args.database.as_path(), kek.as_ref());
-    tell(app, args, &Told { copied, file, kek, filled: true, on_record })?;
+    tell(app, args, &Told { copied, file, kek, filled: true, on_record, in_force: counts })?;
     if let Err(error) = record {
         let said = "In its audit log it is not on record that it was restored";
         app.host.interact.warn(&format!("{said}: {error}"));
     }
+    if let Err(error) = in_force {
+        app.host
+            .interact
+            .warn(&format!("Which grants and enrolled keys count cannot be told: {error}"));
+    }
     if !args.json {
         app.host.interact.note(
             "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
-             know of none, revoke all tokens, `tmpcred broker revoke --all`, and the keys that were active since\n\
-             then, `tmpcred broker keys revoke`.",
+             know of none, revoke all tokens before a broker is started, `tmpcred broker revoke --all`, and the keys\n\
+             that were active since then, `tmpcred broker keys revoke`.",
         );
+        if let Some(counts) = counts.filter(|counts| *counts != InForce::default()) {
+            app.host.interact.note(&still(&counts));
+        }
     }
     Ok(())
+}
+
+/// What is said of that which no revocation of tokens ends.
+fn still(counts: &InForce) -> String {
+    let InForce { grants, requests, enrolled_keys } = *counts;
+    format!(
+        "As of the backup there are {}, {} and {}, also where they were ended or removed since. No revocation of\n\
+         tokens ends those. Have the broker issue nothing at first, as docs/storage.md says under \u{ab}Restore\u{bb}, look at\n\
+         them, and end them: `tmpcred elevate list`, `tmpcred elevate revoke`, `tmpcred elevate deny`; of enrolled\n\
+         keys `GET /v1/enrollments`, `POST /v1/enrollments/ID/remove`.",
+        counted(grants, "grant that is had", "grants that are had"),
+        counted(
+            requests,
+            "request that was approved or waits",
+            "requests that were approved or wait"
+        ),
+        counted(enrolled_keys, "enrolled key that counts", "enrolled keys that count"),
+    )
+}
+
+fn counted(number: u64, one: &str, many: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), one, many)
 }
 
 pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
@@ -85,7 +123,8 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
         let (file, kek) = (&args.database, kek.as_ref());
         runtime.block_on(transfer::move_in(&config.store, env, file, kek, &config.issuer))?
     };
-    let told = Told { copied, file: &moved, kek: kek.as_ref(), filled: true, on_record: None };
+    let (file, kek) = (moved.as_path(), kek.as_ref());
+    let told = Told { copied, file, kek, filled: true, on_record: None, in_force: None };
     tell(app, args, &told)?;
     if !args.json {
         app.host.interact.note(&format!(
@@ -127,10 +166,12 @@ struct Told<'a> {
     filled: bool,
     /// Whether the log says so itself, where it should.
     on_record: Option<bool>,
+    /// What counts in it that may have been ended since.
+    in_force: Option<InForce>,
 }
 
 fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
-    let Told { copied, file, kek, filled, on_record } = told;
+    let Told { copied, file, kek, filled, on_record, in_force } = told;
     let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
     if args.json {
         return app.ui.json(&json!({
@@ -148,19 +189,21 @@ fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
             "seal_checked": copied.seal_checked,
             "earlier_version": copied.earlier,
             "on_record": on_record,
+            "grants": in_force.map(|counts| counts.grants),
+            "requests": in_force.map(|counts| counts.requests),
+            "enrolled_keys_in_force": in_force.map(|counts| counts.enrolled_keys),
         }));
     }
-    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     app.ui.line(format!(
         "{}, {}, {}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
-        count(number(copied.records), "record", "records"),
-        count(number(copied.keys), "key", "keys"),
-        count(number(copied.consumed), "thing revoked or used up", "things revoked or used up"),
-        count(number(copied.cutoffs), "cut-off", "cut-offs"),
-        count(number(copied.opaque_tokens), "opaque token", "opaque tokens"),
-        count(number(copied.enrolled_keys), "enrolled key", "enrolled keys"),
-        count(number(copied.checkpoints), "checkpoint", "checkpoints"),
-        count(number(copied.messages), "message", "messages"),
+        counted(copied.records, "record", "records"),
+        counted(copied.keys, "key", "keys"),
+        counted(copied.consumed, "thing revoked or used up", "things revoked or used up"),
+        counted(copied.cutoffs, "cut-off", "cut-offs"),
+        counted(copied.opaque_tokens, "opaque token", "opaque tokens"),
+        counted(copied.enrolled_keys, "enrolled key", "enrolled keys"),
+        counted(copied.checkpoints, "checkpoint", "checkpoints"),
+        counted(copied.messages, "message", "messages"),
     ))?;
     if copied.seal_checked {
         return app.ui.line("The log ends as the broker sealed it.");

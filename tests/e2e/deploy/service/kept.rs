@@ -164,6 +164,11 @@ fn backups_are_made_beside_the_broker_and_the_old_ones_go_once_there_is_another(
     let restored = ["audit", "query", "--action", "restore", "--json"];
     let restored = machine.control(&restored).ok().json();
     assert_eq!(restored.as_array().map(Vec::len), Some(1), "{restored}");
+    // All that was issued before is revoked by then.
+    let revoked = ["audit", "query", "--decision", "revoked", "--json"];
+    let revoked = machine.control(&revoked).ok().json();
+    assert_eq!(revoked.as_array().map(Vec::len), Some(1), "{revoked}");
+    assert_eq!(revoked[0]["action"], "revoke-many", "{revoked}");
     assert_eq!(machine.token().status, 200);
 }
 
