@@ -28,6 +28,9 @@ const PART: u32 = 500;
 /// How many of those that are under way are named.
 const NAMED: usize = 5;
 
+/// How often something is looked at anew that was changed meanwhile.
+const TRIES: u32 = 5;
+
 /// What was erased besides records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
@@ -48,33 +51,18 @@ pub async fn forget(
     what: &Erasure<'_>,
     now: OffsetDateTime,
 ) -> Result<Forgotten> {
-    let callers = what.traces().callers;
-    let is = |party: &Party| {
-        callers.iter().any(|one| (&one.issuer, &one.subject) == (&party.issuer, &party.subject))
-    };
+    let is = whether_it_is(what);
     let seal = ElevationSeal::new(root_key, what.issuer);
     let found = elevations_of(store, &seal, &is).await?;
-    let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(is)).collect();
-    let mut done = Forgotten::default();
-    for elevation in &found {
-        let next = elevation.without(is);
-        let stored = seal.over(&next, None)?;
-        let record = Record {
-            reason: format!("{} asked for it: {}", what.by, what.reason),
-            role: next.asked.role.clone(),
-            elevation: Some(next.id),
-            ..what.record_of(now, "elevation.erase")
-        };
-        let uses = is(&elevation.asked.by);
-        let messages = elevation.message_keys();
-        let beside = Effect::ForgetBeside { elevation: next.id, messages, uses };
-        let unit =
-            Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default())).with(beside);
-        commit(store, unit).await?;
-        done.elevations += 1;
+    let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(&is)).collect();
+    // What they are called in the directory is in elevations. Those come last: where this ends
+    // amid its work, whoever does it again finds by them what is left.
+    let keys = forget_keys(store, root_key, (what, names), now).await?;
+    let mut elevations = 0;
+    for elevation in found {
+        elevations += u64::from(forget_elevation(store, &seal, (what, elevation), now).await?);
     }
-    done.keys = forget_keys(store, root_key, (what, names), now).await?;
-    Ok(done)
+    Ok(Forgotten { elevations, keys })
 }
 
 /// Those that tell of somebody.
@@ -111,7 +99,43 @@ async fn elevations_of(
         .hint("let them be ended (`tmpcred elevate revoke`) and reviewed (`tmpcred elevate review`), then do it again"))
 }
 
-/// Erases keys of theirs, and that they approved those of others.
+/// Erases what an elevation has of a person. Returns whether there was anything.
+async fn forget_elevation(
+    store: &dyn Store,
+    seal: &ElevationSeal,
+    (what, mut elevation): (&Erasure<'_>, Elevation),
+    now: OffsetDateTime,
+) -> Result<bool> {
+    let is = whether_it_is(what);
+    for _ in 0..TRIES {
+        let next = elevation.without(&is);
+        let stored = seal.over(&next, None)?;
+        let record = Record {
+            reason: format!("{} asked for it: {}", what.by, what.reason),
+            role: next.asked.role.clone(),
+            elevation: Some(next.id),
+            ..what.record_of(now, "elevation.erase")
+        };
+        let uses = is(&elevation.asked.by);
+        let messages = elevation.message_keys();
+        let beside = Effect::ForgetBeside { elevation: next.id, messages, uses };
+        let unit =
+            Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default())).with(beside);
+        if commit(store, unit).await? {
+            return Ok(true);
+        }
+        // It is another one by now, or forgotten.
+        let Some(sealed) = store.elevation(elevation.id).await? else { return Ok(false) };
+        elevation = seal.open(&sealed)?;
+        if !elevation.tells_of(&is) {
+            return Ok(false);
+        }
+    }
+    Err(overtaken())
+}
+
+/// Erases that they approved keys of others, and then keys of theirs, by which it is found what
+/// they are called.
 async fn forget_keys(
     store: &dyn Store,
     root_key: &RootKey,
@@ -119,15 +143,30 @@ async fn forget_keys(
     now: OffsetDateTime,
 ) -> Result<u64> {
     let seal = EnrollmentSeal::new(root_key);
-    let all = store.all_enrollments().await?;
-    let theirs = |row: &&Enrollment| row.principal == *what.person;
-    names.extend(all.iter().filter(theirs).map(|row| row.person.clone()));
+    let mut all = store.all_enrollments().await?;
+    let is_theirs = |row: &Enrollment| row.principal == *what.person;
+    names.extend(all.iter().filter(|row| is_theirs(row)).map(|row| row.person.clone()));
+    all.sort_by_key(is_theirs);
     let mut count = 0;
-    for before in all {
-        let own = theirs(&&before);
+    for row in all {
+        count += u64::from(forget_key(store, &seal, (what, &names), row, now).await?);
+    }
+    Ok(count)
+}
+
+/// Erases what a key has of a person who has these names. Returns whether there was anything.
+async fn forget_key(
+    store: &dyn Store,
+    seal: &EnrollmentSeal,
+    (what, names): (&Erasure<'_>, &BTreeSet<String>),
+    mut before: Enrollment,
+    now: OffsetDateTime,
+) -> Result<bool> {
+    for _ in 0..TRIES {
+        let own = before.principal == *what.person;
         let approved = before.approved.as_ref().is_some_and(|(by, _)| names.contains(by));
         if !own && !approved {
-            continue;
+            return Ok(false);
         }
         if !seal.is_good(&before) {
             let message = "an enrolled key in the database is not as the broker wrote it";
@@ -152,16 +191,31 @@ async fn forget_keys(
             reason: format!("{} asked for it: {}", what.by, what.reason),
             ..what.record_of(now, "enrollment.erase")
         };
-        commit(store, Unit::of(record).with(Effect::ChangeEnrollment { before, after })).await?;
-        count += 1;
+        let id = before.id;
+        if commit(store, Unit::of(record).with(Effect::ChangeEnrollment { before, after })).await? {
+            return Ok(true);
+        }
+        // Its owner may have logged in at this moment.
+        let Some(changed) = store.enrollment(id).await? else { return Ok(false) };
+        before = changed;
     }
-    Ok(count)
+    Err(overtaken())
 }
 
-async fn commit(store: &dyn Store, unit: Unit) -> Result<()> {
-    match store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed) {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Other, "something was changed while it was erased")
-            .hint("do it again: what is erased is left as it is")),
+/// Tells whether somebody is the person, by whichever of their names.
+fn whether_it_is(what: &Erasure<'_>) -> impl Fn(&Party) -> bool + use<> {
+    let callers = what.traces().callers;
+    move |party| {
+        callers.iter().any(|one| (&one.issuer, &one.subject) == (&party.issuer, &party.subject))
     }
+}
+
+/// Returns whether it was done: not where something is another one than was looked at.
+async fn commit(store: &dyn Store, unit: Unit) -> Result<bool> {
+    Ok(store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
+}
+
+fn overtaken() -> Error {
+    Error::new(ErrorKind::Other, "something was changed again and again while it was erased")
+        .hint("do it again: what is erased is left as it is")
 }

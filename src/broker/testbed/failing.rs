@@ -54,8 +54,8 @@ pub(crate) struct Failing {
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
     after_keys: Mutex<Option<Meanwhile>>,
-    /// What happens as somebody is about to commit a change of an elevation, what rests on a key,
-    /// or a root key.
+    /// What happens as somebody is about to commit a change of an elevation or of an enrolled key,
+    /// what rests on a key, or a root key.
     before_change: Mutex<Option<Meanwhile>>,
     /// What happens as somebody is about to commit what has to be so at this moment.
     before_moment: Mutex<Option<Meanwhile>>,
@@ -123,8 +123,9 @@ impl Failing {
         *self.after_keys.lock().unwrap() = Some(Box::pin(what));
     }
 
-    /// Does this once somebody has looked at an elevation and is about to change it, at a key and
-    /// is about to commit what rests on it, or for a root key and is about to make one.
+    /// Does this once somebody has looked at an elevation or an enrolled key and is about to change
+    /// it, at a key and is about to commit what rests on it, or for a root key and is about to make
+    /// one.
     pub(crate) fn before_change(&self, what: impl Future<Output = ()> + Send + 'static) {
         *self.before_change.lock().unwrap() = Some(Box::pin(what));
     }
@@ -160,7 +161,10 @@ impl Ledger for Failing {
         let is_awaited = |effect: &Effect| {
             matches!(
                 effect,
-                Effect::ChangeElevation(..) | Effect::IfEnrolled { .. } | Effect::AddRoot { .. }
+                Effect::ChangeElevation(..)
+                    | Effect::ChangeEnrollment { .. }
+                    | Effect::IfEnrolled { .. }
+                    | Effect::AddRoot { .. }
             )
         };
         if effects.into_iter().any(is_awaited) {

@@ -3,9 +3,15 @@
 use super::*;
 use crate::broker::audit::erase::{Erasure, erase};
 use crate::broker::audit::verify::{Kind, Proofs, verify};
+use crate::broker::enroll::EnrollmentSeal;
 use crate::broker::forget::{Forgotten, forget};
 use crate::broker::keys::RootKey;
-use crate::broker::store::sqlite;
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::{
+    Effect, Enrollment, EnrollmentState, EnrollmentStore as _, Ledger as _, Store as _, Unit,
+    sqlite,
+};
+use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
 use crate::credential::Principal;
 use crate::oidc::Issuer;
 
@@ -21,12 +27,16 @@ const SECRETS: [&str; 5] =
 struct Office {
     place: Place,
     file: tempfile::TempDir,
+    /// What the broker has for its store, and what is behind it.
+    store: Arc<Failing>,
+    behind: Arc<SqlStore>,
 }
 
 impl Office {
     async fn new() -> Self {
         let file = tempfile::tempdir().unwrap();
-        let store = Arc::new(sqlite::open(&file.path().join("b.db")).await.unwrap());
+        let behind = Arc::new(sqlite::open(&file.path().join("b.db")).await.unwrap());
+        let store = Failing::over(behind.clone());
         let place = Place::built(
             None,
             |_| {},
@@ -42,7 +52,7 @@ impl Office {
             },
         )
         .await;
-        let office = Self { place, file };
+        let office = Self { place, file, store, behind };
         let text = people(&[])
             + &format!(
                 "[person.{}]\nids = [{{ issuer = \"{CORP}\", subject = \"{}\" }}]\ngroups = [\"staff\", \"leads\"]\n",
@@ -62,6 +72,42 @@ impl Office {
         let done = forget(store, &root_key, &what, now()).await?;
         erase(store, &what, now()).await?;
         Ok(done)
+    }
+
+    /// A request of hers that came to nothing.
+    async fn withdrawn(&self) {
+        let own = self.place.requested(SECRETS[0], &[]).await;
+        self.place.done(SECRETS[0], "withdraw", &own, &[]).await;
+    }
+
+    /// A key of dave's that she approved.
+    async fn approved(&self) -> Enrollment {
+        let key = self.sealed(Enrollment {
+            id: uuid::Uuid::new_v4(),
+            fingerprint: "SHA256:1".into(),
+            public_key: "ssh-ed25519 1".into(),
+            person: "dave".into(),
+            principal: Principal { issuer: CORP.into(), subject: "dave".into() },
+            label: "laptop".into(),
+            state: EnrollmentState::Approved,
+            enrolled_at: now(),
+            approved: Some((PERSON.into(), now())),
+            seen_at: now(),
+            seal: Vec::new(),
+        });
+        let unit = Unit::default().with(Effect::Enroll(key.clone()));
+        assert!(self.behind.commit(&[unit]).await.unwrap()[0].is_committed());
+        // As the store has its times.
+        self.behind.enrollment(key.id).await.unwrap().unwrap()
+    }
+
+    fn sealed(&self, key: Enrollment) -> Enrollment {
+        EnrollmentSeal::new(&RootKey::new(Secret::new(KEK))).over(key)
+    }
+
+    /// By whom a key was approved.
+    async fn approver(&self, key: &Enrollment) -> String {
+        self.behind.enrollment(key.id).await.unwrap().unwrap().approved.unwrap().0
     }
 }
 
@@ -119,7 +165,7 @@ async fn of_ended_elevations_nothing_of_a_person_is_left_in_the_database() {
         report.findings.iter().filter(|found| found.kind != Kind::Checkpoint).collect();
     assert!(found.is_empty(), "{found:?}");
     // Nor is it in what the database has thrown away.
-    place.bed.store.close().await;
+    office.behind.close().await;
     let files = crate::host::files::list(office.file.path()).unwrap();
     assert!(!files.is_empty());
     for path in files {
@@ -129,4 +175,36 @@ async fn of_ended_elevations_nothing_of_a_person_is_left_in_the_database() {
             assert!(!there, "{secret} is in {}", path.display());
         }
     }
+}
+
+#[tokio::test]
+async fn an_erasure_that_ended_amid_its_work_is_done_by_the_next_one() {
+    let office = Office::new().await;
+    office.withdrawn().await;
+    let key = office.approved().await;
+    let store = office.store.clone();
+    // What is changed first is changed, and then the disk is full.
+    office.store.before_change(async move { store.writes(BEFORE) });
+    assert!(office.erase().await.is_err());
+    office.store.writes(WELL);
+    office.erase().await.unwrap();
+    assert_eq!(office.approver(&key).await, "(erased)");
+    assert_eq!(office.erase().await.unwrap(), Forgotten::default());
+}
+
+#[tokio::test]
+async fn whoever_logs_in_meanwhile_does_not_end_an_erasure() {
+    let office = Office::new().await;
+    office.withdrawn().await;
+    let key = office.approved().await;
+    let (before, behind) = (key.clone(), office.behind.clone());
+    let seen_at = key.seen_at + time::Duration::hours(2);
+    let after = Box::new(office.sealed(Enrollment { seen_at, ..key.clone() }));
+    office.store.before_change(async move {
+        let unit = Unit::default().with(Effect::ChangeEnrollment { before, after });
+        assert!(behind.commit(&[unit]).await.unwrap()[0].is_committed());
+    });
+    assert_eq!(office.erase().await.unwrap(), Forgotten { elevations: 1, keys: 1 });
+    assert_eq!(office.approver(&key).await, "(erased)");
+    assert_eq!(office.behind.enrollment(key.id).await.unwrap().unwrap().seen_at, seen_at);
 }
