@@ -196,7 +196,7 @@ fn sample_channels(
     registry.register("notify_waiting", help, waiting);
     let help = "How old the first of the messages is that has not been delivered on a channel yet";
     registry.register_with_unit("notify_oldest_age", help, Unit::Seconds, ages);
-    let help = "Deliveries to people by this process, by channel and outcome; each that is given up has failed before";
+    let help = "Deliveries to people by this process, by channel and outcome; each that is given up has failed before, unless its channel was removed";
     registry.register("notify_deliveries", help, deliveries);
 }
 

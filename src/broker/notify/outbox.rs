@@ -36,6 +36,10 @@ const STRAYS_EVERY: Duration = Duration::from_secs(60);
 const STRAYS_KEPT: time::Duration = time::Duration::days(1);
 const STRAYS: u32 = 500;
 
+/// What stands for all channels that the configuration lacks, where channels are named; no channel
+/// is called so.
+const REMOVED: &str = "(removed)";
+
 /// What is in force at the moment.
 pub trait View: Send + Sync {
     /// Where messages go.
@@ -106,14 +110,11 @@ impl Outbox {
         Self { store, tally, stop, task: tokio::spawn(sorter.run(stopped)) }
     }
 
-    /// What waits on these channels, and what was counted of them.
+    /// What waits on these channels, and what was counted of them; and, as one more, on all that
+    /// are none of these.
     pub async fn look(&self, names: &[String]) -> Result<Vec<(String, Counted, Option<Backlog>)>> {
         let backlog = self.store.backlog().await?;
-        let of = |name: &String| {
-            let waits = backlog.iter().find(|backlog| backlog.channel == *name).cloned();
-            (name.clone(), self.tally.of(name), waits)
-        };
-        Ok(names.iter().map(of).collect())
+        Ok(looked(backlog, names, &self.tally))
     }
 
     /// Lets it end. What is under way has a little time; what has not come about goes on from
@@ -126,6 +127,27 @@ impl Outbox {
             task.abort();
         }
     }
+}
+
+fn looked(
+    backlog: Vec<Backlog>,
+    names: &[String],
+    tally: &Tally,
+) -> Vec<(String, Counted, Option<Backlog>)> {
+    let (known, removed): (Vec<_>, Vec<_>) =
+        backlog.into_iter().partition(|backlog| names.contains(&backlog.channel));
+    let of = |name: &String| {
+        let waits = known.iter().find(|backlog| backlog.channel == *name).cloned();
+        (name.clone(), tally.of(name), waits)
+    };
+    let all_removed = removed.into_iter().reduce(|one, other| Backlog {
+        channel: REMOVED.into(),
+        waiting: one.waiting + other.waiting,
+        since: one.since.min(other.since),
+    });
+    // It is told of at all times: of a counter that begins with what it counts nobody sees it grow.
+    let removed = (REMOVED.to_string(), tally.of(REMOVED), all_removed);
+    names.iter().map(of).chain([removed]).collect()
 }
 
 /// Finds out to whom messages go.
@@ -266,6 +288,7 @@ impl<V: View + 'static> Sorter<V> {
         let given_up = self.store.give_up_strays(&names, before, why, STRAYS).await?;
         if given_up > 0 {
             tracing::error!(given_up, "messages were for channels that are no more: given up");
+            self.tally.count(REMOVED, |counted| counted.given_up += given_up);
         }
         if given_up < u64::from(STRAYS) {
             self.strays = Some(Instant::now());

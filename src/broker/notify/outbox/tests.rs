@@ -106,3 +106,42 @@ async fn what_is_left_keeps_nothing_back() {
         assert_eq!(store.unspread(999).await.unwrap().len(), left);
     }
 }
+
+/// Whoever replaces a channel is not to make those forgotten whom it has not told.
+#[tokio::test]
+async fn what_was_for_a_channel_that_is_no_more_is_told_of_and_counted() {
+    for ground in Ground::each().await {
+        let store: Arc<dyn Store> = Arc::new(ground.open().await);
+        let mut process = Process::on(&store, &[""]);
+        let kept = STRAYS_KEPT + time::Duration::minutes(1);
+        let ages = [kept, time::Duration::minutes(2), time::Duration::ZERO];
+        let told = ["a", "b", "c"].into_iter().zip(ages);
+        tell(store.as_ref(), told.map(|(key, age)| message(key, "drill", age))).await;
+        for (key, channel, age) in
+            [("a", "pager", kept), ("b", "chat", ages[1]), ("c", "one", ages[2])]
+        {
+            let at = SystemClock.now() - age;
+            let to = NewDelivery { channel: channel.into(), addressee: "".into(), hurry: 0, at };
+            store.spread(key, &[to]).await.unwrap();
+        }
+        let names = process.world.0.names();
+        let look = async |process: &Process| {
+            looked(store.backlog().await.unwrap(), &names, &process.sorter.tally)
+        };
+        let waiting = |looked: &[(String, Counted, Option<Backlog>)]| -> Vec<(String, u64)> {
+            let of = |(name, _, backlog): &(String, _, Option<Backlog>)| {
+                (name.clone(), backlog.as_ref().map_or(0, |backlog| backlog.waiting))
+            };
+            looked.iter().map(of).collect()
+        };
+        let before = look(&process).await;
+        assert_eq!(waiting(&before), [("one".into(), 1), (REMOVED.into(), 2)]);
+        let since = before[1].2.as_ref().unwrap().since;
+        assert!(SystemClock.now() - since >= kept, "the oldest counts");
+        process.sorter.strays(&process.world.0).await.unwrap();
+        let after = look(&process).await;
+        assert_eq!(waiting(&after), [("one".into(), 1), (REMOVED.into(), 1)]);
+        assert_eq!(after[1].1, Counted { given_up: 1, ..Counted::default() });
+        assert_eq!(after[0].1, Counted::default());
+    }
+}
