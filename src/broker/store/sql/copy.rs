@@ -1,7 +1,9 @@
 //! A whole store, from one database into another: all of it, or nothing.
 //!
-//! One transaction sees the one database as it is at one moment, another fills the other
-//! one, reads what it has written, and is committed only where that is the same. Keys go
+//! One transaction sees the one database as it is at one moment, and ends as soon as all of it was
+//! read: for as long as it lasts, a server keeps all versions of each row, and commits get slower.
+//! Another one fills the other database, reads what it has written, and is committed only where
+//! that is the same. Keys go
 //! over as they are sealed; nothing is unsealed for it.
 
 use futures_util::TryStreamExt as _;
@@ -211,10 +213,10 @@ pub struct Copied {
     pub root: Hash,
     /// Whether the log ends as it was sealed by the key, which was at hand.
     pub seal_checked: bool,
-}
-
     /// Whether an earlier version made what was copied, and the copy is as that version has it.
     pub earlier: bool,
+}
+
 impl Copied {
     fn is_nothing(&self) -> bool {
         let Self {
@@ -229,9 +231,9 @@ impl Copied {
             messages,
             root: _,
             seal_checked: _,
+            earlier: _,
         } = self;
         let of_keys = [keys, key_encryption_keys, enrolled_keys];
-            earlier: _,
         let others = [records, consumed, cutoffs, opaque_tokens, checkpoints, messages];
         of_keys.iter().chain(&others).all(|n| **n == 0)
     }
@@ -276,9 +278,7 @@ impl SqlStore {
                 ))
                 .hint("nothing is overwritten: name an empty database"));
         }
-        for table in &TABLES {
-            table.copy(&mut from, &mut into).await?;
-        }
+        copy_tables(from, &mut into).await?;
         let (frontier, seal) = end.clone().map(|end| (end.frontier, end.seal)).unzip();
         sqlx::query(
             "update audit_head set last_sequence = $1, tree_size = $1, frontier = $2, seal = $3
@@ -326,6 +326,17 @@ impl SqlStore {
         let seal_checked = check_end(end.as_ref(), &found, seal)?;
         Ok(Copied { seal_checked, ..found })
     }
+}
+
+/// Copies all tables, and is done with where they are from.
+async fn copy_tables(
+    mut from: Transaction<'_, Any>,
+    into: &mut Transaction<'_, Any>,
+) -> Result<()> {
+    for table in &TABLES {
+        table.copy(&mut from, into).await?;
+    }
+    from.rollback().await.map_err(|cause| fault("it cannot be read", cause))
 }
 
 /// Refuses an end of the log that is not as somebody with the key left it; without the key at
@@ -377,6 +388,7 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         messages: count(transaction, "notify_message").await?,
         root: tree::root_within(transaction, in_tree).await?,
         seal_checked: false,
+        earlier: false,
     })
 }
 
@@ -388,7 +400,6 @@ async fn sealed(transaction: &mut Transaction<'_, Any>) -> Result<Option<SealedE
     Ok(head::sealed_end(&row, tree::head_from(&row)?.1)?)
 }
 
-        earlier: false,
 async fn count(transaction: &mut Transaction<'_, Any>, table: &str) -> Result<u64, Failure> {
     let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}")))
         .fetch_one(&mut **transaction)
