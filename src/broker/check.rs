@@ -29,7 +29,8 @@ use crate::host::listener::{self, Exposure};
 use crate::host::{Host, files};
 use crate::trace::Tracer;
 
-/// A certificate that ends sooner than this is told of: as long as the alert on it.
+/// A certificate that ends sooner than this is told of: twice as long before as the alert on it
+/// fires, so that whoever looks now may mend it before.
 const ENDS_SOON: Duration = Duration::days(14);
 
 /// What was looked at.
