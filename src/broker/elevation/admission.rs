@@ -13,6 +13,7 @@ use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
+use crate::broker::decide::{Denied, Why};
 use crate::broker::rate::{Machine, Turn};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{UnderWay, Unless};
@@ -65,20 +66,7 @@ pub(super) fn check(
     now: OffsetDateTime,
 ) -> Result<(), Refusal> {
     let malformed = |why: String| Err(Refusal::Malformed(why));
-    let named = |span: Duration| humantime::format_duration(span).to_string();
-    if asked.path == Path::Emergency && rules.emergency.is_none() {
-        return malformed(format!("the role '{}' knows no emergencies", asked.role));
-    }
-    if asked.path == Path::ProviderDown && rules.provider_down.is_none() {
-        return malformed(format!("the role '{}' is not had by signatures", asked.role));
-    }
-    let longest = longest(rules, asked.path);
-    if asked.ttl == 0 || asked.ttl > longest.as_secs() {
-        return malformed(format!("the role is had for {} at most", named(longest)));
-    }
-    if let Some(unknown) = asked.scope.iter().flatten().find(|scope| !scopes.contains(*scope)) {
-        return malformed(format!("the role '{}' has no scope '{unknown}'", asked.role));
-    }
+    check_extent(asked, rules, scopes).map_err(|denied| Refusal::Malformed(denied.said))?;
     if asked.reason.trim().is_empty() {
         return malformed("say why".into());
     }
@@ -106,7 +94,36 @@ pub(super) fn check(
         return malformed("it would start in the past".into());
     }
     if start > now.saturating_add(span(rules.start_ahead)) {
-        return malformed(format!("it may start at most {} ahead", named(rules.start_ahead)));
+        let ahead = humantime::format_duration(rules.start_ahead);
+        return malformed(format!("it may start at most {ahead} ahead"));
+    }
+    Ok(())
+}
+
+/// Checks whether a role is had like that at all: on this path, for so long, and with these scopes.
+///
+/// # Errors
+/// Why not.
+pub(in crate::broker) fn check_extent(
+    asked: &Asked,
+    rules: &Rules,
+    scopes: &BTreeSet<String>,
+) -> Result<(), Denied> {
+    let denied = |why, said: String| Err(Denied::new(why, said));
+    let role = &asked.role;
+    if asked.path == Path::Emergency && rules.emergency.is_none() {
+        return denied(Why::Elevation, format!("the role '{role}' knows no emergencies"));
+    }
+    if asked.path == Path::ProviderDown && rules.provider_down.is_none() {
+        return denied(Why::Elevation, format!("the role '{role}' is not had by signatures"));
+    }
+    let longest = longest(rules, asked.path);
+    if asked.ttl == 0 || asked.ttl > longest.as_secs() {
+        let longest = humantime::format_duration(longest);
+        return denied(Why::Elevation, format!("the role is had for {longest} at most"));
+    }
+    if let Some(unknown) = asked.scope.iter().flatten().find(|scope| !scopes.contains(*scope)) {
+        return denied(Why::Scope, format!("the role '{role}' has no scope '{unknown}'"));
     }
     Ok(())
 }

@@ -5,16 +5,18 @@ use uuid::Uuid;
 
 use super::desk::{directory_of, party, rules_of};
 use super::eligible::Eligible;
-use super::verdict::{Refusal, Verdict};
+use super::verdict::{Refusal, Request, Verdict};
 use super::{Asked, Elevation, Party, Path, drill};
 use crate::broker::Broker;
 use crate::broker::audit::{Author, Decision, Record};
 use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Denied, Why};
+use crate::broker::directory::Directory;
 use crate::broker::operate::Asked as Who;
 use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Unit;
+use crate::credential::Principal;
 use crate::error::Result as Outcome;
 
 /// What was denied to somebody.
@@ -27,6 +29,59 @@ pub(super) struct About<'a> {
     is_drill: bool,
 }
 
+/// Why it is not known who somebody is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Unknown {
+    /// The directory of people is out of date.
+    Stale,
+    /// It has people of their issuer, and not them.
+    Stranger,
+}
+
+impl From<Unknown> for Denied {
+    fn from(unknown: Unknown) -> Self {
+        Self::new(Why::Directory, unknown.said())
+    }
+}
+
+impl From<Unknown> for Refusal {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Stale => Self::Stale,
+            Unknown::Stranger => Self::Denied(unknown.said().into()),
+        }
+    }
+}
+
+impl Unknown {
+    fn said(self) -> &'static str {
+        match self {
+            Self::Stale => {
+                "the directory of people is out of date, so nobody can be told from others"
+            }
+            Self::Stranger => "you are not in the directory of people",
+        }
+    }
+}
+
+/// Who somebody is. People have to be in the directory, so that nobody is somebody else by
+/// another name; of issuers that have no people there, all are machines.
+pub(in crate::broker) fn known(
+    directory: Option<&Directory>,
+    principal: &Principal,
+    now: OffsetDateTime,
+) -> Result<Party, Unknown> {
+    if directory.is_some_and(|directory| directory.is_stale(now)) {
+        return Err(Unknown::Stale);
+    }
+    let known = party(directory, principal);
+    let of_people = directory.is_some_and(|directory| directory.has_people_of(&principal.issuer));
+    match known.person.is_none() && of_people {
+        true => Err(Unknown::Stranger),
+        false => Ok(known),
+    }
+}
+
 impl<'a> About<'a> {
     /// To do something about one.
     pub(super) fn of(elevation: &'a Elevation, what: &'a str) -> Self {
@@ -34,30 +89,45 @@ impl<'a> About<'a> {
     }
 
     fn asked(asked: &'a Asked, what: &'a str) -> Self {
-        Self { what, role: &asked.role, elevation: None, is_drill: asked.drill }
+        Self { is_drill: asked.drill, ..Self::role(&asked.role, what) }
+    }
+
+    /// To do something about a role.
+    fn role(role: &'a str, what: &'a str) -> Self {
+        Self { what, role, elevation: None, is_drill: false }
+    }
+
+    /// To ask for a role.
+    pub(super) fn request(request: &'a Request) -> Self {
+        Self { is_drill: request.drill, ..Self::role(&request.role, "request") }
     }
 }
 
 impl Broker {
-    /// Who somebody is. People have to be in the directory, so that nobody is somebody else by
-    /// another name; of issuers that have no people there, all are machines.
+    /// Who somebody is.
     pub(in crate::broker) fn known(
         &self,
         book: &Rulebook,
         caller: &Caller,
         now: OffsetDateTime,
     ) -> Result<Party, Refusal> {
-        if book.directory().is_some_and(|directory| directory.is_stale(now)) {
-            return Err(Refusal::Stale);
-        }
-        let principal = caller.principal();
-        let known = party(directory_of(book), principal);
-        let of_people = |issuer: &str| {
-            book.directory().is_some_and(|directory| directory.has_people_of(issuer))
-        };
-        if known.person.is_none() && of_people(&principal.issuer) {
-            let why = "you are not in the directory of people".to_string();
-            return Err(Refusal::Denied(why));
+        known(directory_of(book), caller.principal(), now).map_err(Refusal::from)
+    }
+
+    /// The same of somebody who wants to do something: that one tries whom the directory does not
+    /// have, or no longer, is on record.
+    pub(super) async fn known_about(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        about: About<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Party, Refusal> {
+        match known(directory_of(book), who.caller.principal(), now) {
+            Err(stranger @ Unknown::Stranger) => {
+                Err(self.deny_elevation(book, who, about, stranger.into()).await)
+            }
+            known => known.map_err(Refusal::from),
         }
         Ok(known)
     }

@@ -52,7 +52,7 @@ impl Broker {
             let why = format!("the role '{}' is not had by elevation", request.role);
             return Err(Refusal::Malformed(why));
         };
-        let by = self.known(book, &who.caller, now)?;
+        let by = self.known_about(book, who, About::request(&request), now).await?;
         let actors =
             who.caller.actors().iter().map(|actor| party(directory_of(book), actor.principal()));
         let audience = match &request.audience {
@@ -208,7 +208,8 @@ impl Broker {
                 }
                 _ => elevation.clone(),
             };
-            let by = match self.known(book, &who.caller, now) {
+            let about = About::of(&elevation, verdict.name());
+            let by = match self.known_about(book, who, about, now).await {
                 // Whoever can be told from others only by their token can still end something.
                 Err(Refusal::Stale) if verdict.only_ends() => party(None, who.caller.principal()),
                 known => known?,
@@ -418,7 +419,7 @@ pub(in crate::broker) fn party(directory: Option<&Directory>, principal: &Princi
 }
 
 /// How long a role is had at most on this path.
-pub(super) fn longest(rules: &Rules, path: Path) -> Duration {
+pub(in crate::broker) fn longest(rules: &Rules, path: Path) -> Duration {
     match (path, &rules.emergency) {
         (Path::Emergency, Some(emergency)) => emergency.longest.min(rules.longest),
         _ => rules.longest,

@@ -169,7 +169,7 @@ impl<'a> Eligible<'a> {
 
     /// As whom somebody would approve: those of their groups that are asked for. Nothing where
     /// it would count for no threshold.
-    pub(super) fn approves_as(&self, by: &Party) -> Option<BTreeSet<String>> {
+    pub(in crate::broker) fn approves_as(&self, by: &Party) -> Option<BTreeSet<String>> {
         let (rules, groups) = (self.rules()?, self.groups(by)?);
         rules.approvals.iter().any(|threshold| threshold.takes(groups)).then(|| {
             let asked_for = rules.approvals.iter().flat_map(|threshold| &threshold.groups);

@@ -40,9 +40,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub(in crate::broker) use admission::Tickets;
+pub(in crate::broker) use admission::{Tickets, check_extent};
+pub(in crate::broker) use allowed::known;
 pub(in crate::broker) use crowd::Crowds;
-pub(in crate::broker) use desk::party;
+pub(in crate::broker) use desk::{longest, party};
 pub use drill::Tried;
 pub(in crate::broker) use eligible::Eligible;
 pub use entry::{ElevationClaim, Underway};

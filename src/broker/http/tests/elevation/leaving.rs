@@ -237,3 +237,25 @@ async fn what_is_approved_and_not_begun_is_approved_anew_where_rules_change() {
     place.done("erin", "approve", &asked, &[]).await;
     assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
 }
+
+/// Whoever is not in the directory, or no longer, and tries all the same, is on record.
+#[tokio::test]
+async fn who_is_not_in_the_directory_and_tries_is_on_record() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    assert!(place.directory(&without(&["bob"])).await);
+    let (status, said) = place.not_done("bob", "approve", &asked, &[]).await;
+    assert!(status == 403 && said.contains("not in the directory"), "{said}");
+    let (status, said) = told(&place.request("bob", &[]).await);
+    assert!(status == 403 && said.contains("not in the directory"), "{said}");
+    let all = place.bed.store.records(0, u32::MAX).await.unwrap().into_iter();
+    let denied = all.map(|(_, record)| record).filter(|one| one.decision == Decision::Denied);
+    let denied: Vec<_> = denied
+        .map(|one| (one.action, one.principal.subject, one.role, one.elevation, one.reason))
+        .collect();
+    let why = "you are not in the directory of people".to_string();
+    let of =
+        |what: &str, id| (what.to_string(), "bob".to_string(), "admin".into(), id, why.clone());
+    let id = asked["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(denied, [of("elevation.approve", Some(id)), of("elevation.request", None)]);
+}
