@@ -39,7 +39,7 @@ use demands::Demands;
 pub use fitting::Misfit;
 use issuer::{Requirements, Trusted};
 pub(super) use kept::KeysSeal;
-pub(super) use signed::BySignature;
+pub(super) use signed::{BySignature, suppose_signer};
 use waiting::{Everybody, Waiting};
 
 use super::config::{self, Assertions, TrustedIssuer};

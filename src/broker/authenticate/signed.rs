@@ -6,7 +6,9 @@
 
 use time::OffsetDateTime;
 
+use super::demands::Demands;
 use super::{Authenticator, Caller};
+use crate::broker::config::TrustedIssuer;
 use crate::broker::policy::Needs;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,22 +53,53 @@ impl Authenticator {
         signed: BySignature,
         needs: &Needs,
     ) -> Result<Caller> {
-        let unfit = |why: &str| {
-            Error::new(ErrorKind::Denied, "a signature is not accepted in place of a login")
-                .because_of(why)
-        };
         let Some((trusted, demands)) = self.trusted.get(&principal.issuer) else {
             return Err(unfit(
                 "the issuer by whose id its key was enrolled is not trusted any more",
             ));
         };
-        if let Some(why) = needs.untold(Some(&principal.issuer)) {
-            return Err(unfit(why));
-        }
-        let client = trusted.requirements().name().to_string();
-        let caller = Caller::by_signature(principal, client, signed);
-        demands.accept(caller, needs).map_err(|_| {
-            unfit("tokens of its issuer have to list groups, which a signature does not tell")
-        })
+        accepted((trusted.requirements().name(), demands), principal, signed, needs)
     }
+}
+
+/// Whoever signed this, of an issuer with this name and what is demanded of its tokens.
+fn accepted(
+    (name, demands): (&str, &Demands),
+    principal: Principal,
+    signed: BySignature,
+    needs: &Needs,
+) -> Result<Caller> {
+    if let Some(why) = needs.untold(Some(&principal.issuer)) {
+        return Err(unfit(why));
+    }
+    let caller = Caller::by_signature(principal, name.to_string(), signed);
+    demands.accept(caller, needs).map_err(|_| {
+        unfit("tokens of its issuer have to list groups, which a signature does not tell")
+    })
+}
+
+fn unfit(why: &str) -> Error {
+    Error::new(ErrorKind::Denied, "a signature is not accepted in place of a login").because_of(why)
+}
+
+/// Whom a good signature of somebody of this issuer would be of: for trying policies, without any
+/// signature.
+pub(in crate::broker) fn suppose_signer(
+    name: &str,
+    config: &TrustedIssuer,
+    principal: Principal,
+    needs: &Needs,
+    now: OffsetDateTime,
+) -> Result<Caller> {
+    let signed = BySignature {
+        key: String::new(),
+        statement: [0; 32],
+        request: None,
+        is_use: false,
+        nonce: String::new(),
+        made: now,
+        expires: now.saturating_add(time::Duration::DAY),
+        verified: false,
+    };
+    accepted((name, &Demands::of(config)), principal, signed, needs)
 }

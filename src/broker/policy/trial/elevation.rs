@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Action, Asked, Asking, Outcome, Trial, usage};
 use crate::broker::authenticate::Caller;
-use crate::broker::config::TrustedIssuer;
+use crate::broker::config::{Elevation as Rules, Role, TrustedIssuer};
 use crate::broker::decide::{Denied, Why};
 use crate::broker::elevation::{self, Eligible, Party, Path};
 use crate::broker::policy::terms::Told;
@@ -47,15 +47,26 @@ pub(super) fn about(
 }
 
 impl Asked<'_> {
-    fn elevating(&self) -> Elevating<'_> {
+    fn elevating(&self, trial: &Trial<'_>) -> Elevating<'_> {
         Elevating {
             role: self.role,
             audience: self.audience,
             scope: self.scope.as_ref(),
-            ttl: self.ttl.map_or(0, |ttl| ttl.as_secs()),
-            emergency: self.path == Some(Path::Emergency),
+            ttl: self.seconds(trial),
+            emergency: self.path() == Path::Emergency,
             key_bound: self.key_bound,
         }
+    }
+
+    fn path(&self) -> Path {
+        self.path.unwrap_or(Path::Ordinary)
+    }
+
+    /// For how long it is asked for: as the broker has it, where nobody says.
+    fn seconds(&self, trial: &Trial<'_>) -> u64 {
+        let rules = trial.config.role.get(self.role).and_then(|role| role.elevation.as_ref());
+        let longest = || rules.map(|rules| elevation::longest(rules, self.path()));
+        self.ttl.or_else(longest).unwrap_or_default().as_secs()
     }
 
     pub(super) fn elevates(
@@ -63,8 +74,15 @@ impl Asked<'_> {
         trial: &Trial<'_>,
         caller: &Caller,
     ) -> std::result::Result<Outcome, Denied> {
-        self.is_elevated(trial)?;
-        let policy = trial.rules().elevate(caller, &self.elevating(), self.moment())?;
+        let (role, rules) = self.elevated(trial)?;
+        let by = self.known(trial, caller.principal())?;
+        if self.path() == Path::ProviderDown && by.person.is_none() {
+            let said = "nobody in the directory has this identity, and only keys of people count";
+            return Err(Denied::new(Why::Directory, said));
+        }
+        let policy = trial.rules().elevate(caller, &self.elevating(trial), self.moment())?;
+        let asked = self.supposed(trial, Some(caller.principal()));
+        elevation::check_extent(&asked, rules, &role.scopes)?;
         Ok(Outcome::permit(policy))
     }
 
@@ -73,9 +91,10 @@ impl Asked<'_> {
         trial: &Trial<'_>,
         caller: &Caller,
     ) -> std::result::Result<Outcome, Denied> {
-        self.is_elevated(trial)?;
-        let by = self.party(trial, caller.principal());
+        let (role, rules) = self.elevated(trial)?;
         let asked = self.supposed(trial, self.about.as_ref());
+        elevation::check_extent(&asked, rules, &role.scopes)?;
+        let by = self.known(trial, caller.principal())?;
         if by.person.is_none() {
             let said = "nobody in the directory has this identity, and only people approve";
             return Err(Denied::new(Why::Forbidden, said));
@@ -84,25 +103,44 @@ impl Asked<'_> {
             let said = "nobody approves what is for themselves, by whatever name";
             return Err(Denied::new(Why::Forbidden, said));
         }
-        match Eligible::new(trial.rules(), &asked, self.now).groups(&by) {
-            Some(_) => {
-                let policy = format!("the approvals of the role '{}'", self.role);
-                Ok(Outcome::permit(policy))
-            }
-            None => Err(Denied::new(Why::NoPermit, "no policy lets them approve it")),
+        let eligible = Eligible::new(trial.rules(), &asked, self.now);
+        if eligible.approves_as(&by).is_some() {
+            let policy = format!("the approvals of the role '{}'", self.role);
+            return Ok(Outcome::permit(policy));
         }
+        let said = match eligible.groups(&by) {
+            Some(_) => "policy lets them approve it, and no threshold of the role takes them",
+            None => "no policy lets them approve it",
+        };
+        Err(Denied::new(Why::NoPermit, said))
     }
 
-    /// Whether the role is had by elevation at all.
-    fn is_elevated(&self, trial: &Trial<'_>) -> std::result::Result<(), Denied> {
-        match trial.config.role.get(self.role) {
-            Some(role) if role.elevation.is_some() => Ok(()),
-            Some(_) => {
-                let said = format!("the role '{}' is not had by elevation", self.role);
-                Err(Denied::new(Why::Elevation, said))
-            }
-            None => Err(Denied::new(Why::Role, format!("there is no role '{}'", self.role))),
+    /// The role, and how it is had by elevation; for this audience.
+    fn elevated<'t>(
+        &self,
+        trial: &'t Trial<'_>,
+    ) -> std::result::Result<(&'t Role, &'t Rules), Denied> {
+        let Some(role) = trial.config.role.get(self.role) else {
+            return Err(Denied::new(Why::Role, format!("there is no role '{}'", self.role)));
+        };
+        let Some(rules) = &role.elevation else {
+            let said = format!("the role '{}' is not had by elevation", self.role);
+            return Err(Denied::new(Why::Elevation, said));
+        };
+        if !role.audiences.contains(self.audience) {
+            let said = format!("the role '{}' is not for this audience", self.role);
+            return Err(Denied::new(Why::Audience, said));
         }
+        Ok((role, rules))
+    }
+
+    fn known(
+        &self,
+        trial: &Trial<'_>,
+        principal: &Principal,
+    ) -> std::result::Result<Party, Denied> {
+        let directory = trial.policy.directory().map(AsRef::as_ref);
+        Ok(elevation::known(directory, principal, self.now)?)
     }
 
     fn party(&self, trial: &Trial<'_>, principal: &Principal) -> Party {
@@ -116,7 +154,8 @@ impl Asked<'_> {
         }
         asked.audience = self.audience.into();
         asked.scope = self.scope.clone();
-        asked.ttl = self.ttl.map_or(0, |ttl| ttl.as_secs());
+        asked.ttl = self.seconds(trial);
+        asked.path = self.path();
         asked
     }
 
@@ -146,7 +185,7 @@ impl Asked<'_> {
     ) -> Option<std::result::Result<Told, String>> {
         match self.action {
             Action::Elevate => {
-                Some(trial.policy.elevating_context(caller, &self.elevating(), self.moment()))
+                Some(trial.policy.elevating_context(caller, &self.elevating(trial), self.moment()))
             }
             Action::Approve => {
                 let asked = Approving {
@@ -154,7 +193,7 @@ impl Asked<'_> {
                     role: self.role,
                     audience: self.audience,
                     scope: self.scope.as_ref(),
-                    ttl: self.ttl.map_or(0, |ttl| ttl.as_secs()),
+                    ttl: self.seconds(trial),
                 };
                 Some(trial.policy.approving_context(&asked, self.now))
             }
@@ -162,3 +201,6 @@ impl Asked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

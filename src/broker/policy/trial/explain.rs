@@ -197,10 +197,11 @@ impl Trial<'_> {
                 .collect(),
             Why::NoPermit => nearest(considered),
             Why::Unbound => vec!["the caller would have to prove a key of their own (DPoP)".into()],
-            Why::Elevation => {
+            Why::Elevation if asked.action == Action::Issue => {
                 vec!["the caller would need a grant: `tmpcred elevate request`".into()]
             }
-            Why::Token
+            Why::Elevation
+            | Why::Token
             | Why::Ended
             | Why::Actor
             | Why::Directory

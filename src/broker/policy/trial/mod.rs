@@ -276,6 +276,12 @@ impl<'a> Trial<'a> {
                     "the caller is the client where its issuer is {own}, and its subject the client"
                 )));
             }
+            if asking.action == Action::Elevate && asking.path == Some(Path::ProviderDown) {
+                return match &asking.actor {
+                    None => self.signer(&asking.caller, now),
+                    Some(_) => Err(usage("nobody acts for who signs what they ask for".into())),
+                };
+            }
             if issuer == own.as_str() && clients.get(subject).is_some_and(Client::authenticates) {
                 return Ok(Ok(Caller::of_client(own, subject, now)));
             }

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Trial, moment, usage};
-use crate::broker::authenticate::{Caller, names, said, suppose};
+use crate::broker::authenticate::{Caller, names, said, suppose, suppose_signer};
+use crate::broker::config::TrustedIssuer;
 use crate::broker::decide::{Denied, Why};
 use crate::credential::Principal;
 use crate::error::Result;
@@ -46,15 +47,7 @@ impl Trial<'_> {
         who: &Supposed,
         now: OffsetDateTime,
     ) -> Result<std::result::Result<Caller, Denied>> {
-        let issuers = &self.config.trusted_issuer;
-        let by_identifier =
-            || issuers.iter().find(|(_, trusted)| trusted.issuer.as_str() == who.issuer);
-        let Some((name, trusted)) = issuers.get_key_value(&who.issuer).or_else(by_identifier)
-        else {
-            let known: Vec<_> = issuers.keys().map(String::as_str).collect();
-            return Err(usage(format!("there is no trusted issuer '{}'", who.issuer))
-                .hint(configured(&known)));
-        };
+        let (name, trusted) = self.trusted(&who.issuer)?;
         // The broker goes by the token's own; a decision about another one would say nothing.
         if let Some(name) = SAID_OTHERWISE.iter().find(|name| who.claims.contains_key(**name)) {
             return Err(usage(format!("the claim '{name}' is not said as a claim"))
@@ -90,6 +83,33 @@ impl Trial<'_> {
         };
         let caller = suppose(name, trusted, &self.config.issuer, claims, self.policy.needs());
         Ok(caller.map_err(|error| Denied::new(Why::Token, said(&error))))
+    }
+
+    /// The caller, who is known by a signature: nothing that a token would say is known of them.
+    pub(super) fn signer(
+        &self,
+        who: &Supposed,
+        now: OffsetDateTime,
+    ) -> Result<std::result::Result<Caller, Denied>> {
+        let (name, trusted) = self.trusted(&who.issuer)?;
+        let principal =
+            Principal { issuer: trusted.issuer.as_str().into(), subject: who.subject.clone() };
+        let caller = suppose_signer(name, trusted, principal, self.policy.needs(), now);
+        Ok(caller.map_err(|error| Denied::new(Why::Token, said(&error))))
+    }
+
+    /// A trusted issuer and its name, by either.
+    fn trusted(&self, issuer: &str) -> Result<(&str, &TrustedIssuer)> {
+        let issuers = &self.config.trusted_issuer;
+        let by_identifier =
+            || issuers.iter().find(|(_, trusted)| trusted.issuer.as_str() == issuer);
+        let Some((name, trusted)) = issuers.get_key_value(issuer).or_else(by_identifier) else {
+            let known: Vec<_> = issuers.keys().map(String::as_str).collect();
+            return Err(
+                usage(format!("there is no trusted issuer '{issuer}'")).hint(configured(&known))
+            );
+        };
+        Ok((name, trusted))
     }
 }
 

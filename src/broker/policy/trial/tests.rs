@@ -9,7 +9,7 @@ use crate::oidc::Issuer;
 
 const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 
-fn config(change: impl FnOnce(&mut Config)) -> Config {
+pub(super) fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config {
         path: None,
         log: config::Log::default(),
