@@ -79,6 +79,10 @@ pub struct Elevation {
     /// The ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// Whether it was not looked whether there is the ticket, though the role wants that: what is
+    /// asked for while things are down does not wait for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ticket_unchecked: bool,
     /// The hash of the signed request, where it was asked for by one: signatures about it name
     /// this.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::desk::{longest, span};
 use super::names::{asker_of, issuer_of};
-use super::verdict::{Busy, Refusal};
+use super::verdict::{Busy, Refusal, Request};
 use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
@@ -17,8 +17,7 @@ use crate::broker::decide::{Denied, Why};
 use crate::broker::rate::{Machine, Turn};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{UnderWay, Unless};
-use crate::error::ErrorKind;
-use crate::host::process::printed::{Limit, printed};
+use crate::host::process::printed::{Answer, Limit, answered};
 use crate::oidc::jwt::LEEWAY;
 
 /// How long it may take to say whether there is a ticket.
@@ -84,6 +83,10 @@ pub(super) fn check(
         (Some(pattern), Some(ticket)) if !asked.drill && !pattern.matches(ticket) => {
             return malformed(format!("the ticket has to be like {}", pattern.as_str()));
         }
+        // To the command it would be an option.
+        (_, Some(ticket)) if has_checked(rules, asked.drill) && ticket.starts_with('-') => {
+            return malformed("a ticket's number cannot begin with '-'".into());
+        }
         _ => {}
     }
     let Some(start) = asked.start else { return Ok(()) };
@@ -126,6 +129,18 @@ pub(in crate::broker) fn check_extent(
         return denied(Why::Scope, format!("the role '{role}' has no scope '{unknown}'"));
     }
     Ok(())
+}
+
+/// Whether there is a command that tells whether there are the tickets of such requests.
+fn has_checked(rules: &Rules, drill: bool) -> bool {
+    !rules.ticket_command.is_empty() && !drill
+}
+
+/// Whether it is not looked whether there is the ticket of a request, though the role wants that:
+/// who asks because all is down waits for no system that may be down with it, nor behind those
+/// who have other tickets looked up.
+pub(super) fn leaves_unchecked(rules: &Rules, request: &Request) -> bool {
+    request.path != Path::Ordinary && request.ticket.is_some() && has_checked(rules, request.drill)
 }
 
 /// Whether somebody has logged in as they have to, by what their token says.
@@ -231,28 +246,22 @@ impl Broker {
 
     /// Whether there is the ticket that a request names, where there is a command that tells.
     pub(super) async fn check_ticket(&self, rules: &Rules, asked: &Asked) -> Result<(), Refusal> {
-        let has_command = !rules.ticket_command.is_empty() && !asked.drill;
-        let (Some(ticket), true) = (&asked.ticket, has_command) else {
+        let (Some(ticket), true) = (&asked.ticket, has_checked(rules, asked.drill)) else {
             return Ok(());
         };
-        if ticket.starts_with('-') {
-            let why = "a ticket's number cannot begin with '-'".to_string();
-            return Err(Refusal::Malformed(why));
-        }
         let Some(_turn) = self.tickets.turn().await else {
             return Err(Busy::Tickets.into());
         };
         let words = [rules.ticket_command.as_slice(), std::slice::from_ref(ticket)].concat();
         let limit = Limit(TICKET_LIMIT);
-        match printed(&self.env, "ticket", &words, std::iter::empty(), limit, MAX_TICKET).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() != ErrorKind::Other => {
-                tracing::error!(%error, causes = error.causes().join(": "), "tickets cannot be checked");
-                Err(Refusal::Malformed(
-                    "the ticket could not be checked, so nobody can ask with it".into(),
-                ))
-            }
+        match answered(&self.env, "ticket", &words, limit, MAX_TICKET).await {
+            Ok(Answer::Yes) => Ok(()),
+            // It is not the caller's mistake, and another process may be able to.
             Err(error) => {
+                tracing::error!(%error, causes = error.causes().join(": "), "tickets cannot be checked");
+                Err(Refusal::Uncheckable)
+            }
+            Ok(Answer::No(error)) => {
                 tracing::info!(%error, causes = error.causes().join(": "), "a ticket was not found");
                 Err(Refusal::Malformed("there is no such ticket, as far as can be told".into()))
             }

@@ -302,7 +302,9 @@ pub(super) fn said(elevation: &Elevation, event: &str, counted: &BTreeSet<String
         Some(reason) => format!("{what}: {reason}"),
         None => what.to_string(),
     };
-    let ticket = asked.ticket.as_ref().map(|ticket| format!(" ({ticket})")).unwrap_or_default();
+    let unchecked = if asked.ticket_unchecked { ", not checked" } else { "" };
+    let ticket = asked.ticket.as_ref().map(|ticket| format!(" ({ticket}{unchecked})"));
+    let ticket = ticket.unwrap_or_default();
     let said = match event {
         "request" => format!("asked for it: {}{ticket}", asked.reason),
         "emergency" => {

@@ -54,6 +54,7 @@ pub(in crate::broker) use seal::ElevationSeal;
 pub(in crate::broker) use signed::{At, id_of, once_of};
 pub use signed::{NotTaken, SignedApproval, SignedRequest};
 pub use tally::{Need, Tally};
+pub(in crate::broker) use verdict::UNCHECKABLE;
 pub use verdict::{Busy, Refusal, Request, Verdict};
 
 use super::audit::micros;
@@ -141,6 +142,9 @@ pub struct Asked {
     pub reason: String,
     /// The ticket.
     pub ticket: Option<String>,
+    /// Whether it was not looked whether there is the ticket, though the role wants that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ticket_unchecked: bool,
     /// When.
     #[serde(with = "moment")]
     pub at: OffsetDateTime,
@@ -175,6 +179,12 @@ impl Asked {
         of_role.iter().map(of_this).collect()
     }
 
+    /// The ticket, for people, who are told where nobody has looked whether there is one.
+    pub(in crate::broker) fn ticket_said(&self) -> Option<String> {
+        let unchecked = if self.ticket_unchecked { NOT_CHECKED } else { "" };
+        self.ticket.as_ref().map(|ticket| format!("{ticket}{unchecked}"))
+    }
+
     /// Whether it is the same request again, whenever and from wherever it came.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let what = |one: &Self| {
@@ -202,6 +212,7 @@ impl Asked {
             key: None,
             reason: String::new(),
             ticket: None,
+            ticket_unchecked: false,
             at: now,
             lapses_at: now,
             source: String::new(),
@@ -366,6 +377,9 @@ impl Elevation {
         self.asked.by.is(party) || self.asked.actors.iter().any(|actor| actor.is(party))
     }
 }
+
+/// What is said behind a ticket of which nobody has looked whether there is one.
+const NOT_CHECKED: &str = " (not checked)";
 
 /// What the hashed text begins with.
 const HASHED: &str = "tmpcred elevation v1";

@@ -29,7 +29,7 @@ pub(super) use once::{used_before, used_up};
 
 use super::desk::{rules_of, span};
 use super::eligible::Eligible;
-use super::verdict::{Refusal, Request, Verdict};
+use super::verdict::{Refusal, Request, UNCHECKABLE, Verdict};
 use super::{Access, Elevation, Party, Path};
 use crate::broker::Broker;
 use crate::broker::audit::Record;
@@ -407,6 +407,7 @@ impl Refusal {
             Self::StepUp(_) => "it needs a login".into(),
             Self::Stale => "the directory of people is out of date".into(),
             Self::Busy(busy) => busy.to_string(),
+            Self::Uncheckable => UNCHECKABLE.into(),
             Self::Unrecorded(_) => "it cannot be done at present".into(),
         }
     }

@@ -162,7 +162,7 @@ fn message(
         .fact("For", &asked.audience)
         .fact("Who", &asked.by.id())
         .fact("Reason", &asked.reason)
-        .fact("Ticket", asked.ticket.as_deref().unwrap_or_default())
+        .fact("Ticket", &asked.ticket_said().unwrap_or_default())
         .fact("Lasting", &lasting.to_string());
     let ended = elevation.ended.as_ref();
     let ended_by = ended.and_then(|ended| ended.by.as_ref()).map(short).unwrap_or_default();

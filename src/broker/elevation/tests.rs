@@ -43,6 +43,7 @@ fn elevation(path: Path) -> Elevation {
             key: None,
             reason: "INC-1".into(),
             ticket: None,
+            ticket_unchecked: false,
             at: START,
             lapses_at: START + Duration::hours(1),
             signed: None,

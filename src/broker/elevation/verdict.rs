@@ -133,6 +133,8 @@ pub enum Refusal {
     Stale,
     /// So many want the same that this one was not looked at.
     Busy(Busy),
+    /// It cannot be told whether there is the ticket.
+    Uncheckable,
     /// It could not be recorded, or not be looked up.
     Unrecorded(Error),
 }
@@ -155,6 +157,9 @@ impl std::fmt::Display for Busy {
         })
     }
 }
+
+/// What is told of [`Refusal::Uncheckable`].
+pub(in crate::broker) const UNCHECKABLE: &str = "the ticket cannot be checked at present, so nobody can ask with it; try again in a little while";
 
 impl Refusal {
     /// How things stand speaks against it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -115,6 +115,66 @@ pub async fn printed<'a>(
     limit: Limit,
     max: usize,
 ) -> Result<Secret<Vec<u8>>> {
+    let Ran { status, stdout, failed } = ran(env, what, words, variables, limit, max).await?;
+    match status.success() {
+        true => Ok(stdout),
+        false => Err(failed),
+    }
+}
+
+/// What a command says to a question.
+#[cfg(feature = "broker")]
+#[derive(Debug)]
+pub enum Answer {
+    /// It ended with 0.
+    Yes,
+    /// It ended otherwise; with what it said.
+    No(Error),
+}
+
+/// With what a command ends that cannot say: `EX_TEMPFAIL` of sysexits.h.
+#[cfg(feature = "broker")]
+const CANNOT_SAY: i32 = 75;
+
+/// What a command says to a question about something, such as a `ticket`. It is run, and shown,
+/// as with [`printed()`].
+///
+/// # Errors
+/// Where it did not answer: [`ErrorKind::Unreachable`] also where it says that it cannot.
+#[cfg(feature = "broker")]
+pub async fn answered(
+    env: &Env,
+    what: &str,
+    words: &[String],
+    limit: Limit,
+    max: usize,
+) -> Result<Answer> {
+    let none = std::iter::empty();
+    let Ran { status, failed, .. } = ran(env, what, words, none, limit, max).await?;
+    match status.code() {
+        Some(0) => Ok(Answer::Yes),
+        // Whatever killed it, it was not asked to.
+        Some(CANNOT_SAY) | None => Err(failed.of_kind(ErrorKind::Unreachable)),
+        Some(_) => Ok(Answer::No(failed)),
+    }
+}
+
+/// A command that has ended by itself.
+struct Ran {
+    status: ExitStatus,
+    stdout: Secret<Vec<u8>>,
+    /// The same as an error, for where it ended badly.
+    failed: Error,
+}
+
+async fn ran<'a>(
+    env: &Env,
+    what: &str,
+    words: &[String],
+    variables: impl Iterator<Item = &'a str>,
+    limit: Limit,
+    max: usize,
+) -> Result<Ran> {
     let Some((program, command)) = started(env, words, variables) else {
         return Err(Error::new(
             ErrorKind::Config,
@@ -138,11 +198,10 @@ pub async fn printed<'a>(
         }
         Ok(Ended::TooMuch) => Err(failed(ErrorKind::Verification)
             .because_of(format!("it printed more than {max} bytes, and was killed"))),
-        Ok(Ended::Itself { status, stderr, .. }) if !status.success() => Err(said(
-            failed(ErrorKind::Other).because_of(format!("it ended with {status}")),
-            &stderr,
-        )),
-        Ok(Ended::Itself { stdout, .. }) => Ok(stdout),
+        Ok(Ended::Itself { status, stdout, stderr }) => {
+            let error = failed(ErrorKind::Other).because_of(format!("it ended with {status}"));
+            Ok(Ran { status, stdout, failed: said(error, &stderr) })
+        }
     }
 }
 

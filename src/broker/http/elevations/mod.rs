@@ -436,6 +436,10 @@ pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
             let refusal = Refusal::unavailable(busy.to_string(), RETRY_AFTER);
             Unserved::new(Outcome::Failed, refusal)
         }
+        Why::Uncheckable => {
+            let refusal = Refusal::unavailable(elevation::UNCHECKABLE, RETRY_AFTER);
+            Unserved::new(Outcome::Failed, refusal)
+        }
         Why::Unrecorded(error) => Unserved::of(&error),
     }
 }

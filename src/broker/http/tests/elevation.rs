@@ -24,6 +24,7 @@ mod restored;
 mod roles;
 mod rules;
 mod stale;
+mod tickets;
 mod uses;
 
 use std::collections::BTreeMap;

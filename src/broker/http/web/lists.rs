@@ -143,7 +143,7 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
             p.states { (state(elevation)) }
             p.quote { (quoted(&asked.reason)) }
             dl.facts {
-                @if let Some(ticket) = &asked.ticket { div { dt { "Ticket" } dd { (quoted(ticket)) } } }
+                @if let Some(ticket) = &asked.ticket_said() { div { dt { "Ticket" } dd { (quoted(ticket)) } } }
                 div { dt { "For how long" } dd { (frame::lasting(asked.ttl)) } }
                 div { dt { "Asked" } dd { (moment(asked.at)) } }
                 @if !elevation.access.is_had() && !elevation.access.is_over() {

@@ -157,7 +157,7 @@ impl Whole<'_> {
                 h2 id="asked" { "What is asked for" }
                 dl.facts.wide {
                     (fact("Reason", html! { strong { (quoted(&shown.reason)) } }))
-                    @if let Some(ticket) = &shown.ticket { (fact("Ticket", quoted(ticket))) }
+                    @if let Some(ticket) = &asked.ticket_said() { (fact("Ticket", quoted(ticket))) }
                     (fact("Who", frame::whole_party(&shown.requester)))
                     @if let Some(signed) = &asked.signed {
                         (fact("Asked by", html! { "a signature of the key " code { (signed.key) } }))

@@ -56,7 +56,9 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
     // Whoever brings what people signed is told less.
     let told = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     facts.extend(told(reason).map(|reason| ("reason", reason)));
-    facts.extend(elevation.ticket.clone().map(|ticket| ("ticket", ticket)));
+    let unchecked = if elevation.ticket_unchecked { " (not checked)" } else { "" };
+    facts
+        .extend(elevation.ticket.as_ref().map(|ticket| ("ticket", format!("{ticket}{unchecked}"))));
     let from = told(&elevation.source).map(|source| format!(" from {source}"));
     facts.push(("asked", local(&elevation.asked_at) + &from.unwrap_or_default()));
     facts.extend(elevation.start.as_ref().map(|start| ("starts", local(start))));

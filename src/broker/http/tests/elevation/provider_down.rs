@@ -330,3 +330,22 @@ async fn a_role_that_does_not_say_so_is_not_had_by_signatures() {
     let deploy = down.says("alice", Said::Request { subject, rules, ticket, reason });
     assert_eq!(down.refused(&signed(deploy, &alice)).await.0, 400);
 }
+
+#[tokio::test]
+async fn nobody_is_asked_for_tickets_while_things_are_down() {
+    let down = Down::with(|rules| tickets::looked_up(rules, &["/nonexistent/tickets"])).await;
+    let alice = down.key_of("alice").await;
+    let mut wants = down.wants();
+    let asks = |wants: &mut Statement, number: &str| match &mut wants.said {
+        Said::Request { ticket, .. } => *ticket = Some(number.into()),
+        other => panic!("{other:?}"),
+    };
+    asks(&mut wants, "INC-1");
+    let (status, said) = down.refused(&signed(wants.clone(), &alice)).await;
+    assert!(status == 400 && said.contains("has to be like"), "{said}");
+    asks(&mut wants, "CHG-1");
+    let asked = down.brought(&signed(wants, &alice)).await;
+    assert_eq!((&asked["ticket"], &asked["ticket_unchecked"]), (&json!("CHG-1"), &json!(true)));
+    let said = &down.place.records_of(&asked).await[0].reason;
+    assert!(said.contains("(CHG-1, not checked)"), "{said}");
+}
