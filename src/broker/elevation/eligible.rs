@@ -229,8 +229,20 @@ impl<'a> Eligible<'a> {
 
     /// What of the approvals counts, together with this one where there is one.
     pub(in crate::broker) fn tally(&self, elevation: &Elevation, with: Option<&Approval>) -> Tally {
-        let thresholds = self.rules().map_or(&[][..], |rules| &rules.approvals);
         let hash = elevation.hash(self.policies.policy.rules_hash());
-        Tally::of(elevation, with, thresholds, &hash, |by| self.groups(by).cloned())
+        Tally::of(elevation, with, self.thresholds(), &hash, |by| self.groups(by).cloned())
+    }
+
+    /// The same of one that is looked at: what began stays approved by those by whom it was.
+    pub(super) fn tally_shown(&self, elevation: &Elevation) -> Tally {
+        if elevation.grant.is_none() {
+            return self.tally(elevation, None);
+        }
+        let hash = elevation.hash(self.policies.policy.rules_hash());
+        Tally::begun(elevation, self.thresholds(), &hash)
+    }
+
+    fn thresholds(&self) -> &'a [Threshold] {
+        self.rules().map_or(&[][..], |rules| &rules.approvals)
     }
 }

@@ -234,7 +234,7 @@ impl Broker {
     ) -> Seen {
         let now = self.clock.now();
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
-        let tally = eligible.tally(counting, None);
+        let tally = eligible.tally_shown(counting);
         let named = |need: &super::Need| {
             eligible
                 .people_for(&need.threshold, all)

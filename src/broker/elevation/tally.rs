@@ -14,6 +14,8 @@ pub struct Tally {
     pub needs: Vec<Need>,
     /// The people whose approval counts.
     pub counted: BTreeSet<String>,
+    /// Whether it is by what counted when the role began to be had, whatever the rules are since.
+    pub has_begun: bool,
 }
 
 /// One of the thresholds.
@@ -45,10 +47,7 @@ impl Tally {
         hash: &str,
         groups: impl Fn(&Party) -> Option<BTreeSet<String>>,
     ) -> Self {
-        let needed = elevation.asked.thresholds(thresholds).into_iter();
-        let mut needs: Vec<_> =
-            needed.map(|threshold| Need { threshold, have: BTreeSet::new() }).collect();
-        let mut counted = BTreeSet::new();
+        let mut tally = Self::none(elevation, thresholds, hash);
         for approval in elevation.approvals.iter().filter(|one| !one.void).chain(with) {
             // Machines never approve, nor does who asked by another name, whatever is stored.
             let Some(person) = &approval.by.person else { continue };
@@ -57,22 +56,43 @@ impl Tally {
             }
             let Some(groups) = groups(&approval.by) else { continue };
             // Nor anybody as what they only became since.
-            let groups = &groups & &approval.groups;
-            let takers = needs.iter_mut().filter(|need| need.threshold.takes(&groups));
-            for need in takers {
-                // A person is there once, by however many names they approved.
-                need.have.insert(person.clone());
-                counted.insert(person.clone());
-            }
+            tally.take(person, &(&groups & &approval.groups));
         }
-        Self { hash: hash.into(), needs, counted }
+        tally
+    }
+
+    /// Counts what counted when the role began to be had: by the groups of then, whatever became
+    /// of rules and people since. `thresholds` are those of the role now; none of then are stored.
+    pub fn begun(elevation: &Elevation, thresholds: &[Threshold], hash: &str) -> Self {
+        let mut tally = Self { has_begun: true, ..Self::none(elevation, thresholds, hash) };
+        for approval in elevation.approvals.iter().filter(|one| !one.void) {
+            let Some(person) = &approval.by.person else { continue };
+            tally.take(person, &approval.groups);
+            tally.counted.insert(person.clone());
+        }
+        tally
+    }
+
+    fn none(elevation: &Elevation, thresholds: &[Threshold], hash: &str) -> Self {
+        let needed = elevation.asked.thresholds(thresholds).into_iter();
+        let needs = needed.map(|threshold| Need { threshold, have: BTreeSet::new() }).collect();
+        Self { hash: hash.into(), needs, counted: BTreeSet::new(), has_begun: false }
+    }
+
+    /// Counts somebody who approved as one of these groups.
+    fn take(&mut self, person: &str, groups: &BTreeSet<String>) {
+        for need in self.needs.iter_mut().filter(|need| need.threshold.takes(groups)) {
+            // A person is there once, by however many names they approved.
+            need.have.insert(person.to_string());
+            self.counted.insert(person.to_string());
+        }
     }
 
     /// Whether this approval is among those that count.
     pub fn counts(&self, approval: &Approval) -> bool {
         let person = approval.by.person.as_ref();
         !approval.void
-            && approval.hash == self.hash
+            && (self.has_begun || approval.hash == self.hash)
             && person.is_some_and(|person| self.counted.contains(person))
     }
 

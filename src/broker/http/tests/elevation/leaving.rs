@@ -259,3 +259,35 @@ async fn who_is_not_in_the_directory_and_tries_is_on_record() {
     let id = asked["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(denied, [of("elevation.approve", Some(id)), of("elevation.request", None)]);
 }
+
+/// What began stays approved by those by whom it was, whatever becomes of rules and people: who
+/// reviews it sees that.
+#[tokio::test]
+async fn what_has_begun_is_shown_as_it_was_approved() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    for who in ["bob", "carol"] {
+        place.done(who, "approve", &asked, &[]).await;
+    }
+    place.suspends(&["bob"]).await;
+    place.done("erin", "approve", &asked, &[]).await;
+    place.done("alice", "activate", &asked, &[]).await;
+    let policy = place.dir.path().join("policy.cedar");
+    let text = place.policies.clone() + "\n// another version\n";
+    crate::host::files::write_private(&policy, text.as_bytes()).unwrap();
+    // Bob may approve again, and Carol has left.
+    assert!(place.directory(&without(&["carol"])).await);
+    let counted = async || {
+        let shown = place.shown("bob", &asked).await;
+        let counts: Vec<_> = shown["approvals"].as_array().unwrap().iter().collect();
+        let counts: Vec<_> = counts.iter().map(|one| one["counts"].clone()).collect();
+        (counts, shown["needs"][0]["have"].clone(), shown["hash"].clone())
+    };
+    let as_it_was = (vec![json!(false), json!(true), json!(true)], json!(["carol", "erin"]));
+    let (counts, have, hash) = counted().await;
+    assert_eq!((counts, have), as_it_was);
+    assert_ne!(hash, asked["hash"], "the rules are others");
+    place.done("alice", "relinquish", &asked, &[]).await;
+    let (counts, have, _) = counted().await;
+    assert_eq!((counts, have), as_it_was);
+}
