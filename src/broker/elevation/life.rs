@@ -155,6 +155,8 @@ pub enum Event {
 pub enum Refused {
     /// That cannot be done in this state.
     State(Access),
+    /// The same, and what it is ended by in this state.
+    Instead(Access, &'static str),
     /// Its time is over.
     Over,
     /// It has not come to that yet.
@@ -203,6 +205,7 @@ impl std::fmt::Display for Refused {
         }
         match self {
             Self::State(access) => write!(f, "that cannot be done any more, or not yet: it is {}", access.as_str()),
+            Self::Instead(access, by) => write!(f, "that cannot be done any more, or not yet: it is {}, and what ends it is `{by}`", access.as_str()),
             Self::Over => f.write_str("its time is over"),
             Self::Early(start) => {
                 write!(f, "it starts at {}", start.replace_nanosecond(0).unwrap_or(*start))
@@ -238,7 +241,7 @@ impl Elevation {
     ) -> Result<Self, Refused> {
         let mut next = self.clone();
         next.version += 1;
-        let state = Refused::State(self.access);
+        let state = self.cannot(event);
         match event {
             Event::Approve(approval, tally) => {
                 self.check_undecided(now)?;
@@ -284,7 +287,7 @@ impl Elevation {
                 self.check_own(by)?;
                 // The answer of the first time was lost, or they wait at two places.
                 if self.access.is_had() {
-                    self.check_had(now)?;
+                    self.check_lasts(now)?;
                     return Err(Refused::Already);
                 }
                 if self.access != Access::Approved {
@@ -313,12 +316,17 @@ impl Elevation {
             }
             Event::Relinquish(by) => {
                 self.check_own(by)?;
-                self.check_had(now)?;
+                if !self.access.is_had() {
+                    return Err(state);
+                }
+                self.check_lasts(now)?;
                 next.end(Access::Relinquished, Some(by), now, None);
             }
             Event::Revoke(by, why) => {
-                if self.access != Access::Approved {
-                    self.check_had(now)?;
+                match self.access {
+                    Access::Approved => {}
+                    access if access.is_had() => self.check_lasts(now)?,
+                    _ => return Err(state),
                 }
                 next.end(Access::Revoked, Some(by), now, Some(why));
             }
@@ -351,6 +359,19 @@ impl Elevation {
             next.review = Review::Due;
         }
         Ok(next)
+    }
+
+    /// That this cannot be done in the state in which it is. Whoever wants it to end is told how.
+    fn cannot(&self, event: &Event) -> Refused {
+        let had = self.access.is_had();
+        let by = match (event, self.access) {
+            (Event::Deny(..), access) if had || access == Access::Approved => "revoke",
+            (Event::Revoke(..), Access::Pending) => "deny",
+            (Event::Relinquish(_), Access::Pending | Access::Approved) => "withdraw",
+            (Event::Withdraw(_), _) if had => "relinquish",
+            _ => return Refused::State(self.access),
+        };
+        Refused::Instead(self.access, by)
     }
 
     /// Until when it has to be begun, once it is approved.
@@ -407,12 +428,9 @@ impl Elevation {
         }
     }
 
-    fn check_had(&self, now: OffsetDateTime) -> Result<(), Refused> {
-        match self.access {
-            access if !access.is_had() => Err(Refused::State(access)),
-            _ if !self.is_active(now) => Err(Refused::Over),
-            _ => Ok(()),
-        }
+    /// Whether what is had is not over by the clock.
+    fn check_lasts(&self, now: OffsetDateTime) -> Result<(), Refused> {
+        if self.is_active(now) { Ok(()) } else { Err(Refused::Over) }
     }
 
     fn check_own(&self, by: &Party) -> Result<(), Refused> {

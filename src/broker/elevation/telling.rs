@@ -83,6 +83,11 @@ fn of(
             ("elevation-withdrawn", Urgency::Info, format!("{who} asks for {role} no more"))
         }
         "lapse" => ("elevation-lapsed", Urgency::Info, format!("{role} for {who} has lapsed")),
+        "revoke" if elevation.grant.is_none() => (
+            "grant-ended",
+            Urgency::Info,
+            format!("what was approved for {who} as {role} is ended, and had not begun"),
+        ),
         "expire" | "relinquish" | "revoke" => (
             "grant-ended",
             Urgency::Info,

@@ -210,3 +210,38 @@ async fn of_many_at_once_each_counts_once() {
     let asked = futures_util::future::join_all(requests).await;
     assert_eq!(asked.iter().filter(|one| one.status == StatusCode::CREATED).count(), 1);
 }
+
+#[tokio::test]
+async fn who_wants_an_end_is_told_what_brings_it() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    let why = [("reason", "no")];
+    let refused = async |who: &str, what: &str, form: &[(&str, &str)], by: &str| {
+        let (status, said) = place.not_done(who, what, &asked, form).await;
+        let says = format!("what ends it is `{by}`");
+        assert!(status == 409 && said.contains(&says), "{who} {what}: {status} {said}");
+    };
+    refused("bob", "revoke", &why, "deny").await;
+    refused("alice", "relinquish", &[], "withdraw").await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    refused("bob", "deny", &why, "revoke").await;
+    refused("alice", "relinquish", &[], "withdraw").await;
+    // It was never had, so nobody is told that it is had no more.
+    place.done("bob", "revoke", &asked, &why).await;
+    let told = place.told().await;
+    let ended = told.iter().find(|one| one.kind() == "grant-ended").unwrap();
+    assert_eq!(ended.title(), "what was approved for alice as admin is ended, and had not begun");
+    let (status, said) = place.not_done("bob", "deny", &asked, &why).await;
+    assert!(status == 409 && said.ends_with("it is revoked"), "{said}");
+    let had = place.requested("dave", &[]).await;
+    place.done("bob", "approve", &had, &[]).await;
+    place.done("carol", "approve", &had, &[]).await;
+    place.done("dave", "activate", &had, &[]).await;
+    let (status, said) = place.not_done("dave", "withdraw", &had, &[]).await;
+    assert!(status == 409 && said.contains("what ends it is `relinquish`"), "{said}");
+    place.done("bob", "revoke", &had, &why).await;
+    let told = place.told().await;
+    let titles = told.iter().filter(|one| one.kind() == "grant-ended").map(Message::title);
+    assert!(titles.into_iter().any(|title| title == "dave has admin no more: revoked"));
+}
