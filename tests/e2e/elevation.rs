@@ -344,8 +344,8 @@ fn the_command_does_not_outlive_its_grant() {
     let ended = run.run().ended_with(3);
     assert_eq!(ended.stdout, "up\nended\n");
     assert!(ended.stderr.contains("the grant has ended"), "{}", ended.stderr);
-    // All who were skipped are told.
-    assert_eq!(company.told("emergency"), ["bob", "carol", "erin"]);
+    // All who were skipped are told, and whose account it was.
+    assert_eq!(company.told("emergency"), ["alice", "bob", "carol", "erin"]);
 }
 
 #[test]

@@ -109,8 +109,14 @@ fn of(
     let approvers = elevation.approvals.iter().filter_map(|one| eligible.called(&one.by));
     let others = || others.iter().copied().map(String::from);
     let told: Vec<String> = match event {
-        // All who were skipped are told, all who could say yes, and all who need not any more.
-        "request" | "emergency" | "withdraw" => others().collect(),
+        // All who could say yes are told, and all who need not any more.
+        "request" | "withdraw" => others().collect(),
+        // All who were skipped; and those by whose accounts it was taken, who know at once where
+        // it was somebody else.
+        "emergency" => {
+            let actors = asked.actors.iter().filter_map(|actor| eligible.called(actor));
+            others().chain(requester).chain(actors).collect()
+        }
         "review-overdue" => others().collect(),
         "approve" | "deny" | "lapse" => requester.into_iter().collect(),
         _ => requester.into_iter().chain(approvers.clone()).collect(),

@@ -45,8 +45,8 @@ fn an_emergency_is_told_looked_at_ended_and_reviewed_on_the_pages() {
     let had = company.elevate("alice", &ask).ok().json();
     let id = had["id"].as_str().unwrap();
     let token = company.run("alice", &["token", "--role", "admin"]).run().ok().stdout;
-    // Everybody who was skipped is told, and where to look.
-    assert_eq!(company.told("emergency"), ["bob", "carol", "erin"]);
+    // Everybody who was skipped is told, and whose account it was, and where to look.
+    assert_eq!(company.told("emergency"), ["alice", "bob", "carol", "erin"]);
     let told = std::fs::read_to_string(company.broker.home.path("told")).unwrap();
     let told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told = told.map(|one| one["message"].clone()).find(|one| one["kind"] == "emergency");

@@ -106,6 +106,10 @@ async fn who_was_asked_is_told_that_it_is_off_and_what_is_over_with_that() {
     let review = [("outcome", "reviewed"), ("note", "as asked")];
     place.done("bob", "review", &had, &review).await;
     let told = place.told().await;
+    // All who were skipped know of an emergency, and whoever has that account: it may have been
+    // somebody else.
+    let alarm = told.iter().find(|one| one.kind() == "emergency").unwrap();
+    assert_eq!(alarm.names().iter().collect::<Vec<_>>(), ["alice", "bob", "carol", "erin"]);
     let of = |kind: &str| told.iter().find(|one| one.kind() == kind).unwrap();
     let over = |kind: &str| of(kind).ended().iter().map(String::as_str).collect::<Vec<_>>();
     let leads = of("elevation-requested").names();
