@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::desk::{directory_of, party, rules_of};
 use super::eligible::Eligible;
 use super::verdict::{Refusal, Request, Verdict};
-use super::{Asked, Elevation, Party, Path, drill};
+use super::{Asked, Elevation, Party, Path, Seen, drill};
 use crate::broker::Broker;
 use crate::broker::audit::{Author, Decision, Record};
 use crate::broker::authenticate::Caller;
@@ -129,7 +129,20 @@ impl Broker {
             }
             known => known.map_err(Refusal::from),
         }
-        Ok(known)
+    }
+
+    /// Whether this is what somebody has done about an elevation that they see.
+    pub(in crate::broker) fn has_done(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        Seen { elevation, tally, .. }: &Seen,
+        event: &str,
+    ) -> bool {
+        let now = self.clock.now();
+        let those = Eligible::new(rules_of(book), &elevation.asked, now);
+        let by = self.known(book, &who.caller, now);
+        by.is_ok_and(|by| those.is_done(elevation, &by, event, tally))
     }
 
     /// Whether somebody may see an elevation.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 use super::crowd::{Answers, Roll};
-use super::{Approval, Asked, Elevation, Party, Tally};
+use super::{Access, Approval, Asked, Elevation, Party, Tally};
 use crate::broker::config::{Elevation as Rules, Threshold};
 use crate::broker::decide::Rules as Policies;
 use crate::broker::directory::{Directory, Person};
@@ -131,6 +131,31 @@ impl<'a> Eligible<'a> {
     pub(super) fn has_approved(&self, elevation: &Elevation, by: &Party) -> bool {
         let is = |approval: &Approval| approval.by.is(by) || self.are_one(&approval.by, by);
         elevation.approvals.iter().any(is)
+    }
+
+    /// Whether this was done by somebody, by whatever name and id, and still is how things stand.
+    pub(super) fn is_done(
+        &self,
+        elevation: &Elevation,
+        by: &Party,
+        event: &str,
+        tally: &Tally,
+    ) -> bool {
+        let is = |party: &Party| party.is(by) || self.are_one(party, by);
+        let ended = |access| {
+            let ended_by = elevation.ended.as_ref().and_then(|ended| ended.by.as_ref());
+            elevation.access == access && ended_by.is_some_and(is)
+        };
+        match event {
+            "approve" => elevation.approvals.iter().any(|one| is(&one.by) && tally.counts(one)),
+            "deny" => ended(Access::Denied),
+            "withdraw" => ended(Access::Withdrawn),
+            "activate" => elevation.access == Access::Active && is(&elevation.asked.by),
+            "relinquish" => ended(Access::Relinquished),
+            "revoke" => ended(Access::Revoked),
+            "review" => elevation.reviewed.as_ref().is_some_and(|reviewed| is(&reviewed.by)),
+            _ => false,
+        }
     }
 
     /// The groups of somebody who may approve; nothing where they may not.

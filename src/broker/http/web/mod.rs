@@ -7,6 +7,7 @@
 mod act;
 mod audit;
 mod cookies;
+mod done;
 mod frame;
 mod lists;
 mod one;

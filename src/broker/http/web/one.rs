@@ -7,12 +7,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use maud::{Markup, html};
-use serde::Deserialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::super::elevations::{unserved, view};
 use super::super::operate::Shown;
+use super::done::Done;
 use super::frame::{self, Frame, left, moment, quoted};
 use super::uses;
 use super::visit::{Visit, is_place};
@@ -24,12 +24,6 @@ use crate::wire::{RevocationReach, elevation as wire};
 
 /// How many others of the same requester are shown.
 const RECENT: usize = 5;
-
-/// What was just done.
-#[derive(Default, Deserialize)]
-pub(super) struct Done {
-    done: Option<String>,
-}
 
 /// Shows it.
 pub(super) async fn show(
@@ -79,13 +73,15 @@ pub(super) async fn show(
         login: broker.login_for(&request.book, &who, elevation),
         now: broker.clock.now(),
     };
-    let done = query.ok().and_then(|Query(query)| query.done);
+    let done = query
+        .ok()
+        .and_then(|Query(query)| query.said((&broker, &request.book, &who), &seen, &whole.shown));
     let requester = &whole.shown.requester;
     let title = format!("{} for {}", elevation.asked.role, frame::called(requester));
     let body = html! {
         h1 { bdi { (elevation.asked.role) } " for " (frame::party(requester)) }
         p.states { (state(elevation)) }
-        @if let Some(said) = done.as_deref().and_then(|event| done_said(event, &whole.shown)) {
+        @if let Some(said) = done {
             p.notice.good role="status" { (said) }
         }
         @if elevation.is_active(whole.now) { (grant_bar(elevation, whole.now)) }
@@ -98,38 +94,6 @@ pub(super) async fn show(
         (whole.decide())
     };
     frame::page(Some(&frame), StatusCode::OK, &title, body)
-}
-
-/// What is said after it was done.
-fn done_said(event: &str, shown: &wire::Elevation) -> Option<&'static str> {
-    let aws = shown.aws_sessions.is_some();
-    Some(match event {
-        "approve" => "You have approved it.",
-        "deny" => "You have denied it.",
-        "withdraw" => "You have taken it back.",
-        "activate" => "It has begun.",
-        "relinquish" => match shown.revocation_reach {
-            Some(RevocationReach::Introspection) if aws => {
-                "You have given it back. Sessions of AWS that came of it last on."
-            }
-            Some(RevocationReach::Introspection) => {
-                "You have given it back. Whoever does not ask the broker takes what was issued under it until that expires."
-            }
-            _ => "You have given it back.",
-        },
-        "revoke" => match shown.revocation_reach {
-            Some(RevocationReach::Everywhere) => "You have ended it, and what was issued under it.",
-            Some(RevocationReach::Introspection) if aws => {
-                "You have ended it. Sessions of AWS that came of it last on, unless their role denies them."
-            }
-            Some(RevocationReach::Introspection) => {
-                "You have ended it. Whoever does not ask the broker takes what was issued under it until that expires."
-            }
-            None => "You have ended it.",
-        },
-        "review" => "Your review is on record.",
-        _ => return None,
-    })
 }
 
 /// All that a page tells of one.

@@ -185,3 +185,43 @@ async fn whoever_comes_too_often_is_told_so_on_a_page_and_may_leave() {
     let out = place.post("/elevations/sign-out", &bob, &[("csrf", &csrf)]).await;
     assert_eq!(out.status, StatusCode::OK, "{}", out.text);
 }
+
+/// Whoever is sent an address is told by it of nothing that they have not done.
+#[tokio::test]
+async fn no_address_says_that_somebody_did_what_they_did_not() {
+    let place = Place::new().await;
+    let id = place.requested().await;
+    let (bob, carol) = (place.signed_in("bob").await, place.signed_in("carol").await);
+    let at = |event: &str| format!("/elevations/{id}?done={event}");
+    let says_something = async |jar: &Jar| {
+        let mut told = Vec::new();
+        for event in ["approve", "deny", "withdraw", "activate", "relinquish", "revoke", "review"] {
+            let page = place.get(&at(event), jar).await;
+            assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+            told.extend(page.text.contains("notice good").then_some(event));
+        }
+        told
+    };
+    let does = async |jar: &Jar, event: &str, form: &[(&str, &str)]| {
+        let page = place.get(&format!("/elevations/{id}"), jar).await;
+        let csrf = page.field("csrf");
+        let mut form = [form, &[("csrf", csrf.as_str())]].concat();
+        let hash = if event == "approve" { page.field("hash") } else { String::new() };
+        form.extend((event == "approve").then_some(("hash", hash.as_str())));
+        let answer = place.post(&format!("/elevations/{id}/{event}"), jar, &form).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    };
+    assert_eq!(says_something(&bob).await, [""; 0]);
+    does(&bob, "approve", &[]).await;
+    assert_eq!(says_something(&bob).await, ["approve"]);
+    assert_eq!(says_something(&carol).await, [""; 0]);
+    let alice = place.signed_in("alice").await;
+    does(&alice, "activate", &[]).await;
+    assert_eq!(says_something(&alice).await, ["activate"]);
+    assert_eq!(says_something(&bob).await, ["approve"]);
+    does(&bob, "revoke", &[("reason", "enough")]).await;
+    assert_eq!(says_something(&bob).await, ["approve", "revoke"]);
+    for jar in [&alice, &carol] {
+        assert_eq!(says_something(jar).await, [""; 0]);
+    }
+}
