@@ -122,8 +122,8 @@ pub fn next_credential(
 /// Gets a credential that nobody else has or will get: it is neither taken from the
 /// cache nor kept there, so that it can be revoked. The session is shared as ever.
 ///
-/// `begins` is called before anything is asked for that would last, once nobody has to log in
-/// for it any more. Where it fails, nothing is.
+/// `begins` is called before anything is asked for that would last. Where it fails, nothing is.
+/// Whoever was not known had to log in before; whose session has ended meanwhile does so after it.
 pub fn own_credential(
     host: &Host,
     cache: &Cache,

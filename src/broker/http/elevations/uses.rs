@@ -65,6 +65,7 @@ async fn show(
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
+        request.require_clock().await?;
         query::none(&query)?;
         let known = broker.uses_for(&request.book, &asked, known_id(&id)?).await;
         let known = known.map_err(unserved)?;

@@ -158,6 +158,9 @@ async fn perform(
     let at = (config::Endpoint::Revocations, "POST", run.path());
     let request = Request::new(broker, shown, &headers, at);
     let asked = request.identified(form.as_ref().ok()).await?;
+    if run == Run::Dry {
+        request.require_clock().await?;
+    }
     let form = form?.known()?;
     let wanted = Wanted::read(&form, request.book.config())?;
     let why = reason(&form)?;
