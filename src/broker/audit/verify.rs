@@ -139,7 +139,9 @@ impl Kind {
                 "the seal of the log's end, at record {last}, is broken: somebody else has written it"
             ),
             Self::Unsigned => {
-                format!("{records} {were} not signed, though a broker does so within seconds")
+                format!(
+                    "{records} {were} not signed, though a broker does so within seconds, as far as the clock here is right"
+                )
             }
             Self::Erased => format!("{records} {were} erased, and no record says so"),
         }

@@ -100,7 +100,7 @@ impl Check<'_> {
     /// What the log says became of a key that signs it.
     pub(super) fn hear_of_key(&mut self, place: u64, state: KeyState, key: VerifierKey) {
         match state {
-            // Whoever says so: it is better to trust one too few.
+            // Whoever has appended it: it is better to trust one too few.
             KeyState::Revoked if !self.revoked.contains(&key) => {
                 self.keys.retain(|known| *known != key);
                 self.announced.retain(|(_, announced)| *announced != key);
