@@ -1,6 +1,7 @@
 //! What a command prints, within bounds of time and size.
 
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -83,8 +84,9 @@ async fn run(
     let mut group = Group::of(&child);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut printed, mut said) = (Printed::of(max), Vec::new());
+    let filled = AtomicUsize::new(0);
     let ended = timeout(limit, async {
-        let shown = printed.read_all(stdout);
+        let shown = printed.read_all(stdout, &filled);
         let told = async {
             read_last(stderr, &mut said).await;
             Ok(())
@@ -108,9 +110,17 @@ async fn run(
                 Ok(read) => (read, status),
                 Err(_) => {
                     group.kill();
-                    // What has a session of its own is in no group, and keeps the pipes: a
-                    // daemon. All that the command itself printed has been read.
-                    (timeout(GRACE, &mut reading).await.unwrap_or(Ok(())), status)
+                    let so_far = filled.load(Ordering::Relaxed);
+                    match timeout(GRACE, &mut reading).await {
+                        Ok(read) => (read, status),
+                        // What has a session of its own is in no group, and keeps the pipes: a
+                        // daemon. All that the command itself printed has been read.
+                        Err(_) if so_far > 0 && so_far == filled.load(Ordering::Relaxed) => {
+                            (Ok(()), status)
+                        }
+                        // It is what has the session that prints, as with `setsid`.
+                        Err(_) => (reading.await, status),
+                    }
                 }
             },
         };
@@ -121,7 +131,8 @@ async fn run(
     match ended {
         Ok(Ok(Some(status))) => {
             group.leave();
-            Ok(Ended::Itself { status, stdout: printed.taken(), stderr: text() })
+            let stdout = printed.taken(filled.into_inner());
+            Ok(Ended::Itself { status, stdout, stderr: text() })
         }
         Ok(Ok(None)) => Ok(Ended::TooMuch),
         Ok(Err(cause)) => Err(cause),
@@ -136,30 +147,37 @@ struct TooMuch;
 struct Printed {
     /// One more than there may be. Never grown, so that no copy stays behind.
     bytes: Secret<Vec<u8>>,
-    filled: usize,
 }
 
 impl Printed {
     /// Nothing yet, and at most `max` bytes.
     fn of(max: usize) -> Self {
-        Self { bytes: Secret::new(vec![0; max.saturating_add(1)]), filled: 0 }
+        Self { bytes: Secret::new(vec![0; max.saturating_add(1)]) }
     }
 
-    /// Takes all that comes. What has come stays where this ends before.
-    async fn read_all(&mut self, from: Option<impl AsyncRead + Unpin>) -> Result<(), TooMuch> {
+    /// Takes all that comes, and says in `filled` how much that is so far. What has come stays
+    /// where this ends before.
+    async fn read_all(
+        &mut self,
+        from: Option<impl AsyncRead + Unpin>,
+        filled: &AtomicUsize,
+    ) -> Result<(), TooMuch> {
         let Some(mut from) = from else { return Ok(()) };
         let space = self.bytes.expose_mut();
-        while self.filled < space.len() {
-            match from.read(&mut space[self.filled..]).await {
+        let mut end = 0;
+        while end < space.len() {
+            match from.read(&mut space[end..]).await {
                 Ok(0) | Err(_) => return Ok(()),
-                Ok(n) => self.filled += n,
+                Ok(n) => end += n,
             }
+            filled.store(end, Ordering::Relaxed);
         }
         Err(TooMuch)
     }
 
-    fn taken(mut self) -> Secret<Vec<u8>> {
-        self.bytes.expose_mut().truncate(self.filled);
+    /// What is in the first of these bytes.
+    fn taken(mut self, filled: usize) -> Secret<Vec<u8>> {
+        self.bytes.expose_mut().truncate(filled);
         self.bytes
     }
 }

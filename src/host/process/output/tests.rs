@@ -107,3 +107,15 @@ fn a_daemon_that_keeps_the_pipes_is_not_waited_for() {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
+
+#[test]
+fn what_prints_in_a_session_of_its_own_is_read_to_its_end() {
+    // As `setsid` leaves a program where it was started as the leader of a group.
+    let script = "setsid sh -c 'sleep 2; echo late' & \
+                  until read -r _ _ _ _ _ session _ </proc/$!/stat; [ \"$session\" = $! ]; do :; done";
+    let Ended::Itself { status, stdout, .. } = sh(script, LONG, 20) else {
+        panic!("it was killed")
+    };
+    assert!(status.success());
+    assert_eq!(stdout.expose(), b"late\n");
+}
