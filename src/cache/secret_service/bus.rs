@@ -116,7 +116,10 @@ impl Bus {
     pub(super) async fn read(&self, key: &ItemKey) -> Result<Option<Secret<Vec<u8>>>, Trouble> {
         let mut found = self.search(Some(key)).await?;
         if found.unlocked.len() + found.locked.len() > 1 {
-            found.keep_newest(&self.default_collection().await?);
+            // Where none is the default any more, any of them is as good.
+            if let Ok(collection) = self.default_collection().await {
+                found.keep_newest(&collection);
+            }
         }
         if let Some(item) = found.unlocked.first() {
             let session = self.open_session().await?;
@@ -168,6 +171,11 @@ impl Bus {
     /// far as that can be done without a word: what is written is not less good for it.
     async fn delete_elsewhere(&self, key: &ItemKey, collection: &str) {
         let Ok(found) = self.search(Some(key)).await else { return };
+        // A service that names items in another way has none here, and the one that was just
+        // written must stay.
+        if !found.unlocked.iter().any(|item| is_within(item, collection)) {
+            return;
+        }
         for item in found.unlocked.iter().filter(|item| !is_within(item, collection)) {
             if let Err(cause) = self.call(item, ITEM, "Delete", &()).await {
                 tracing::debug!(%cause, "an item of another collection stays");
