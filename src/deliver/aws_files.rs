@@ -84,7 +84,7 @@ pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> 
         };
         if look(&path, BOTO)?.is_some_and(|text| has_key(&text)) {
             let path = dir.join("boto");
-            // What else is in there is of use to boto alone, and may be secret too.
+            // What else is in there is of use to boto and gsutil alone, and may be secret too.
             files::write_read_only(&path, b"")?;
             written.push((BOTO, path));
             break;

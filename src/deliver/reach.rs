@@ -108,9 +108,13 @@ impl Reach {
     /// then ends: it may take as long as this before, and has lived on after that.
     pub fn end_for_another(&self, patience: Duration, first: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        if let Some(asked) = state.asked.filter(|asked| !asked.for_good) {
-            let start = state.starts;
-            let left = patience.saturating_sub(asked.at.elapsed());
+        let start = state.starts;
+        // Another signal may come meanwhile, of which it may end as well.
+        while let Some(asked) = state.asked.filter(|asked| !asked.for_good)
+            && state.runs(start)
+            && let left = patience.saturating_sub(asked.at.elapsed())
+            && !left.is_zero()
+        {
             let runs = |state: &mut State| state.runs(start);
             let waited = self.ended.wait_timeout_while(state, left, runs);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -118,8 +122,10 @@ impl Reach {
         if state.is_asked_for_good() {
             return false;
         }
-        // Of what comes from here on, it ends.
-        state.asked = state.asked.filter(|asked| asked.at.elapsed() < patience);
+        if state.runs(start) {
+            // It has lived on. Of what comes from here on, it ends.
+            state.asked = None;
+        }
         self.end_now(state, patience, first)
     }
 
