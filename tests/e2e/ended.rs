@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process_group};
 use serde_json::Value;
 
 use super::faults::at_clock;
@@ -181,7 +181,8 @@ fn ctrl_c_while_the_session_is_renewed_does_not_lose_it() {
     wait_until("the refresh", Duration::from_secs(60), || {
         (journey.provider.count_grants("refresh_token") > before).then_some(())
     });
-    renewal.signal(Signal::INT);
+    // As a terminal does: to all that it runs.
+    kill_process_group(renewal.pid(), Signal::INT).unwrap();
     assert_eq!(renewal.wait().signal, Some(Signal::INT.as_raw()));
     journey.provider.clear_faults();
     later(&journey, &refresh).run().ok();

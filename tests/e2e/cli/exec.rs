@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::process::Signal;
 
 use crate::journey::Journey;
-use crate::support::home::{through, under_test};
+use crate::support::home::{assert_root, through, under_test};
 use crate::support::run::Run;
 
 fn exec(journey: &Journey, command: &[&str]) -> Run {
@@ -97,6 +97,7 @@ fn as_the_first_process_of_a_container_it_waits_for_those_whose_parents_have_end
         done
         exit 7
     "#;
+    assert_root();
     let journey = Journey::start();
     journey.tmpcred(&["token"]).run().ok();
     for stays in ["--mask", "--renew", "--revoke-on-exit"] {

@@ -166,6 +166,7 @@ impl Fault {
     }
 
     /// What was asked for is done, and on record, this long before the answer comes.
+    #[cfg(all(target_os = "linux", feature = "broker"))]
     pub(crate) fn late(by: Duration) -> Self {
         Self::new("late", json!({ "ms": by.as_millis() }))
     }

@@ -74,6 +74,7 @@ async fn what_is_denied_of_a_drill_says_that_it_is_one_and_counts_for_nothing_in
             ("elevation.request", "changed"),
             ("elevation.approve", "denied"),
             ("elevation.deny", "denied"),
+            ("elevation.request", "denied"),
             ("elevation.deny", "changed"),
         ]
     );

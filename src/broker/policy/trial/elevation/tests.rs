@@ -32,6 +32,9 @@ groups = ["staff"]
 "#;
 
 const POLICIES: &str = r#"
+@id("nobody-yet") @ttl("15m") @scope("read")
+permit (principal == User::"https://login.example.com#root", action == Action::"issue", resource);
+
 @id("for-long") @any_issuer
 permit (principal, action == Action::"elevate", resource == Role::"deploy")
 when { context.ttl > 60 };

@@ -81,7 +81,7 @@ async fn the_version_before_can_go_back_to_what_is_backed_up_by_the_next_one() {
     tamper(&path("broker.db"), "update audit_head set seal = frontier").await;
     let refused = backup(&here, &env(), &path("bad.db"), Some(&kek)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Verification, "{refused}");
-    assert!(!files::exists(&path("bad.db")) && is_earlier(&path("broker.db")).await);
+    assert!(!files::exists(path("bad.db")) && is_earlier(&path("broker.db")).await);
     assert_eq!(files::list(dir.path()).unwrap().len(), 4);
 }
 
