@@ -178,6 +178,9 @@ fn nothing_of_the_corpus_is_accepted() {
     assert!(world.trap.seen().is_empty(), "somebody was led there: {:?}", world.trap.seen());
     assert!(world.secrets() > corpus.len());
     assert_eq!(world.leaks(), [], "a secret is where it must not be");
+    // In the two logs, and in the store or its log of changes: it is looked there.
+    let said: BTreeSet<_> = world.places_of(&["deploy".into()]).into_iter().collect();
+    assert!(said.len() >= 3, "{said:?}");
     let log = world.broker.said();
     assert!(!log.contains("panicked"), "{log}");
 }

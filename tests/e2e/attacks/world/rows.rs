@@ -1,8 +1,9 @@
 //! What there is after an attack: in the store, and where no secret must be.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use aho_corasick::AhoCorasick;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection as _, Row as _};
 
@@ -60,19 +61,24 @@ impl World {
 
     /// Which of the secrets are in the log of the broker, or in its files.
     pub(in crate::attacks) fn leaks(&self) -> Vec<(String, PathBuf)> {
+        self.places_of(&self.secrets.borrow())
+    }
+
+    /// Where each of these is, of all places in which no secret must be.
+    pub(in crate::attacks) fn places_of(&self, secrets: &[String]) -> Vec<(String, PathBuf)> {
         let mut places = vec![("the log".into(), self.broker.said().into_bytes())];
         places.push(("the other log".into(), self.twin.borrow().said().into_bytes()));
         for name in ["broker.db", "broker.db-wal"] {
             let path = self.broker.home.path(name);
             places.push((path.clone(), std::fs::read(path).unwrap_or_default()));
         }
-        let mut leaks: Vec<(String, PathBuf)> = Vec::new();
-        for (place, bytes) in &places {
-            let text = String::from_utf8_lossy(bytes);
-            for secret in self.secrets.borrow().iter().filter(|secret| text.contains(*secret)) {
-                leaks.push((secret.clone(), Path::new(place).to_path_buf()));
-            }
-        }
-        leaks
+        // All of them at once: there are thousands, and the logs are long.
+        let search = AhoCorasick::new(secrets).unwrap();
+        let leaks = places.iter().flat_map(|(place, bytes)| {
+            let found = search.find_overlapping_iter(bytes).map(|found| found.pattern());
+            let found = BTreeSet::from_iter(found);
+            found.into_iter().map(|which| (secrets[which].clone(), place.clone()))
+        });
+        leaks.collect()
     }
 }
