@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::mem;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -31,8 +32,8 @@ pub(in crate::broker) struct Posted {
 impl<S: Send + Sync> FromRequest<S> for Posted {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Infallible> {
+        let (uri, headers) = (mem::take(request.uri_mut()), mem::take(request.headers_mut()));
         Ok(Self { uri, headers, body: Bytes::from_request(request, state).await })
     }
 }
