@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -315,7 +316,7 @@ impl Directory {
 /// Names what a file says; not when.
 fn hash_of(file: &File) -> String {
     let text = serde_json::to_vec(file).unwrap_or_default();
-    digest(&SHA256, &text).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(digest(&SHA256, &text).as_ref())
 }
 
 /// The names of people by each of their ids.

@@ -20,6 +20,7 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -97,7 +98,7 @@ impl Uses {
 
     /// The use that is the first one.
     fn first(&self) -> Turn {
-        let assertions = self.assertions.iter().map(hex);
+        let assertions = self.assertions.iter().map(|hash| HEXLOWER.encode(hash));
         let effects = assertions.map(|id| self.consume(Once::Assertion, id)).collect();
         Turn { jti: self.jti(0, self.at), effects, before: None }
     }
@@ -163,7 +164,7 @@ impl Broker {
     async fn next_turn(&self, uses: &Uses) -> Result<Option<Turn>> {
         let mut first = None;
         for assertion in &uses.assertions {
-            let at = self.store.consumed_at(Once::Assertion, &hex(assertion)).await?;
+            let at = self.store.consumed_at(Once::Assertion, &HEXLOWER.encode(assertion)).await?;
             first = first.or(at);
         }
         let Some(first) = first else { return Ok(Some(uses.first())) };
@@ -253,11 +254,6 @@ fn network(source: IpAddr) -> String {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => (address.to_bits() >> 64).to_string(),
     }
-}
-
-/// As the store has it.
-pub(super) fn hex(hash: &Fingerprint) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -32,10 +33,8 @@ pub(super) fn random() -> Result<Secret<String>> {
 /// The hash by which such a token is known; `None` for all others. Nobody can guess
 /// 32 random bytes, so it needs no salt.
 pub(super) fn hash(token: &Secret<String>) -> Option<String> {
-    token.expose().starts_with(PREFIX).then(|| {
-        let hash = digest(&SHA256, token.expose().as_bytes());
-        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    })
+    let token = token.expose();
+    token.starts_with(PREFIX).then(|| HEXLOWER.encode(digest(&SHA256, token.as_bytes()).as_ref()))
 }
 
 /// What seals that which they say.

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,7 +22,6 @@ use super::config::{Config, Endpoint, MAX_LEEWAY};
 use super::cutoff::{Operator, Reached, Revoked, What};
 use super::decide::{Denied, Rules};
 use super::issue::UNKNOWN;
-use super::once;
 use super::policy::{Moment, Named, Operation, Tokens};
 use super::proof::{self, Place, consume};
 use super::rate::{Asking, TooOften};
@@ -116,7 +116,7 @@ impl Broker {
             return Ok(());
         }
         let assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
-        let assertions: Vec<_> = assertions.iter().map(once::hex).collect();
+        let assertions: Vec<_> = assertions.iter().map(|hash| HEXLOWER.encode(hash)).collect();
         let proofs: Vec<_> = proof.iter().map(|proof| proof.id.clone()).collect();
         for (kind, ids) in [(Once::Assertion, assertions), (Once::DpopProof, proofs)] {
             // Where that cannot be told, it counts.
@@ -201,7 +201,7 @@ impl Broker {
         let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or(time::Duration::MAX);
         let used = Effect::Consume(Consumed {
             kind: Once::Assertion,
-            id: once::hex(&assertion),
+            id: HEXLOWER.encode(&assertion),
             at: now,
             keep_until: caller.expires_at().saturating_add(longest),
         });
@@ -214,7 +214,7 @@ impl Broker {
     /// Whether somebody was known by an assertion that is good once, and was used up.
     pub(super) async fn was_used(&self, caller: &Caller) -> Result<bool> {
         let Some(assertion) = caller.used_up() else { return Ok(false) };
-        self.store.any_consumed(Once::Assertion, &[once::hex(&assertion)]).await
+        self.store.any_consumed(Once::Assertion, &[HEXLOWER.encode(&assertion)]).await
     }
 
     /// The same of a proof alone.

@@ -1,8 +1,7 @@
 //! What identifies an entry, without saying anything about it.
 
-use std::fmt::Write;
-
 use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 
 use crate::credential::{Caller, Principal};
 
@@ -150,12 +149,7 @@ pub(super) fn digest(parts: &[&[u8]]) -> String {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
-    let bytes = context.finish();
-    bytes.as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(context.finish().as_ref())
 }
 
 #[cfg(test)]

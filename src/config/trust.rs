@@ -5,10 +5,10 @@
 //! file's path, so that two of them can be written at once.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::read;
@@ -172,9 +172,5 @@ fn record_of(host: &Host, path: &Path) -> PathBuf {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(digest(&SHA256, bytes).as_ref())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse, ThumbprintHash,
 };
@@ -108,10 +109,7 @@ impl Keys {
             )
             .because_of(format!("it has more than {MAX_KEYS} keys")));
         }
-        let version: String = digest(&SHA256, bytes).as_ref()[..VERSION]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let version = HEXLOWER.encode(&digest(&SHA256, bytes).as_ref()[..VERSION]);
         let keys = set.keys.into_iter().filter_map(Key::parse).collect();
         Ok(Self { keys, version, seen: None })
     }

@@ -7,11 +7,11 @@
 //! counts as absent, and what cannot be written is not missed: then each process finds
 //! out for itself.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -138,11 +138,7 @@ pub(super) struct Breaker {
 impl Breaker {
     pub(super) fn of(host: &Host, address: &str) -> Self {
         let hash = digest(&SHA256, address.as_bytes());
-        let name = hash.as_ref().iter().fold(String::new(), |mut name, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-            name
-        });
+        let name = HEXLOWER.encode(hash.as_ref());
         Self { address: address.into(), path: place(host).join(name) }
     }
 

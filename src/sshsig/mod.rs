@@ -25,7 +25,7 @@ pub use file::{MAX_FILE, Signed, read, write};
 pub use key::{Kind, PublicKey};
 pub use own::OwnKey;
 pub use signature::{Demands, Signature};
-pub use statement::{LONGEST, Named, Nonce, Said, Statement, Subject, hex};
+pub use statement::{LONGEST, Named, Nonce, Said, Statement, Subject};
 
 /// What signatures are for: one for anything else is none here, and one of these is none
 /// for anything else.

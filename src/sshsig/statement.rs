@@ -18,6 +18,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
@@ -260,7 +261,7 @@ impl Statement {
     /// # Errors
     /// Where something of it cannot be said in a line.
     pub fn text(&self) -> Result<String> {
-        let hash = |request: &[u8; 32]| format!("{HASH}{}", hex(request));
+        let hash = |request: &[u8; 32]| format!("{HASH}{}", HEXLOWER.encode(request));
         let mut text = format!("{HEAD}\n");
         let mut line = |name: &str, value: &str| match is_plain(value) {
             true => {
@@ -403,11 +404,6 @@ impl<'a> Lines<'a> {
         })?;
         Ok(moment.assume_utc())
     }
-}
-
-/// A hash as text.
-pub fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn moment(at: OffsetDateTime) -> Result<String> {

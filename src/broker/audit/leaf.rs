@@ -286,13 +286,11 @@ pub fn stored(number: u64) -> i64 {
 mod tests {
     use uuid::Uuid;
 
+    use data_encoding::HEXLOWER;
+
     use super::*;
     use crate::broker::store::sql::tests::record;
     use crate::trace::{TraceId, w3c};
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
 
     #[test]
     fn a_leaf_is_the_same_in_every_version_of_the_program() {
@@ -302,10 +300,10 @@ mod tests {
         let claims = Some(r#"{"groups":["a"]}"#.to_string());
         let says = Leaf::new(7, &Record { claims, ..record("a reason") }, [9; SALT]);
         // Computed by Python's hashlib and hmac.
-        assert_eq!(hex(&says.hash().unwrap()), SAYS_HASH);
-        assert_eq!(hex(&traced.hash().unwrap()), TRACED_HASH);
-        assert_eq!(hex(&leaf.hash().unwrap()), SALTED_HASH);
-        assert_eq!(hex(&plain.hash().unwrap()), PLAIN_HASH);
+        assert_eq!(HEXLOWER.encode(&says.hash().unwrap()), SAYS_HASH);
+        assert_eq!(HEXLOWER.encode(&traced.hash().unwrap()), TRACED_HASH);
+        assert_eq!(HEXLOWER.encode(&leaf.hash().unwrap()), SALTED_HASH);
+        assert_eq!(HEXLOWER.encode(&plain.hash().unwrap()), PLAIN_HASH);
     }
 
     fn trace() -> Option<TraceId> {

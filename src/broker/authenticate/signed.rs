@@ -4,6 +4,7 @@
 //! policies forbid by those, nobody is taken for who signed, so that nothing that is forbidden
 //! is escaped.
 
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 
 use super::demands::Demands;
@@ -12,7 +13,6 @@ use crate::broker::config::TrustedIssuer;
 use crate::broker::policy::Needs;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sshsig::hex;
 
 /// What somebody signed, by which they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,11 @@ pub(in crate::broker) struct BySignature {
 impl BySignature {
     /// How records name it.
     pub(in crate::broker) fn said(&self) -> String {
-        format!("by a signature of the key {} of sha256:{}", self.key, hex(&self.statement))
+        format!(
+            "by a signature of the key {} of sha256:{}",
+            self.key,
+            HEXLOWER.encode(&self.statement)
+        )
     }
 }
 

@@ -36,6 +36,7 @@ mod verdict;
 use std::collections::BTreeSet;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -346,7 +347,7 @@ impl Elevation {
     pub fn hash(&self, rules: &str) -> String {
         // Field by field in the order of the type: the same text for the same request.
         let text = serde_json::to_vec(&(HASHED, self.id, &self.asked, rules)).unwrap_or_default();
-        digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(digest(&SHA256, &text).as_ref())
     }
 
     /// Whether the role is had at this moment. That it has begun is no question of the clock,
@@ -369,7 +370,7 @@ impl Elevation {
     /// The hash of the reason: what tokens and clouds are told of it.
     pub fn reason_hash(&self) -> String {
         let text = self.asked.reason.as_bytes();
-        digest(&SHA256, text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(digest(&SHA256, text).as_ref())
     }
 
     /// Whether this is somebody for whom it is, or who acts for them.

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -39,7 +40,7 @@ use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
 use crate::error::{Error, ErrorKind};
 use crate::oidc::jwt::LEEWAY;
-use crate::sshsig::{self, Demands, Named, Said, Signed, hex};
+use crate::sshsig::{self, Demands, Named, Said, Signed};
 
 /// What was signed to ask for a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ pub struct SignedApproval {
 
 impl SignedApproval {
     pub(super) fn of(signed: &BySignature) -> Self {
-        Self { statement: hex(&signed.statement), key: signed.key.clone() }
+        Self { statement: HEXLOWER.encode(&signed.statement), key: signed.key.clone() }
     }
 }
 
@@ -228,7 +229,7 @@ impl Broker {
         else {
             return Err(Refusal::Malformed("it is no request".into()));
         };
-        let statement = hex(&by.statement);
+        let statement = HEXLOWER.encode(&by.statement);
         // The same again is the same, and changes nothing.
         if let Some(known) = self.elevation_with(id_of(&by.statement)).await?
             && known.asked.signed.as_ref().is_some_and(|signed| signed.statement == statement)
@@ -287,7 +288,7 @@ impl Broker {
         let verdict = match said {
             Said::Approval { .. } => {
                 check_rules(book, &asked.rules)?;
-                let (hash, statement) = (elevation.hash(rules), hex(&by.statement));
+                let (hash, statement) = (elevation.hash(rules), HEXLOWER.encode(&by.statement));
                 let is_there = elevation.approvals.iter().any(|approval| {
                     let same = |signed: &SignedApproval| signed.statement == statement;
                     approval.hash == hash && approval.signed.as_ref().is_some_and(same)
@@ -379,7 +380,7 @@ impl Broker {
     async fn asked_by(&self, request: &[u8; 32]) -> Result<Elevation, Refusal> {
         let elevation = self.elevation_with(id_of(request)).await?.ok_or(Refusal::Unknown)?;
         let asked = elevation.asked.signed.as_ref();
-        match asked.is_some_and(|asked| asked.statement == hex(request)) {
+        match asked.is_some_and(|asked| asked.statement == HEXLOWER.encode(request)) {
             true => Ok(elevation),
             false => Err(Refusal::Unknown),
         }
@@ -426,7 +427,7 @@ fn check_rules(book: &Rulebook, rules: &str) -> Result<(), Refusal> {
 
 /// Whether a signature is good for this grant.
 pub(super) fn serves(signed: &BySignature, grant: &Elevation) -> bool {
-    let request = signed.request.filter(|_| signed.is_use).map(|hash| hex(&hash));
+    let request = signed.request.filter(|_| signed.is_use).map(|hash| HEXLOWER.encode(&hash));
     let asked = grant.asked.signed.as_ref().map(|asked| &asked.statement);
     grant.asked.path == Path::ProviderDown && request.is_some() && request.as_ref() == asked
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 use super::{Ask, joined};
 use crate::broker::config::TokenFormat;
@@ -50,7 +51,7 @@ impl Rulebook {
             return (shown, String::new());
         }
         let hash = digest(&SHA256, joined(&others).as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = HEXLOWER.encode(hash.as_ref());
         shown += if shown.is_empty() { "" } else { " " };
         // No scope has a quotation mark.
         shown += &format!("\"{} others\"", others.len());

@@ -13,6 +13,7 @@ use cedar_policy::{
     Effect, Policy as CedarPolicy, PolicyId, PolicySet, ResourceConstraint, Schema, ValidationMode,
     Validator,
 };
+use data_encoding::HEXLOWER;
 use miette::Diagnostic;
 
 pub(super) use self::actions::action_of;
@@ -479,5 +480,5 @@ fn hash(sources: &[Source], world: World<'_>, with_people: bool) -> Result<Strin
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
-    Ok(hasher.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(hasher.finish().as_ref()))
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 
 use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
@@ -20,7 +21,7 @@ use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
 use crate::secret::Secret;
-use crate::sshsig::{LONGEST, Named, Said, Signed, Subject, hex, write};
+use crate::sshsig::{LONGEST, Named, Said, Signed, Subject, write};
 use crate::wire::elevation::Elevation;
 
 /// How much is read of what was handed to others.
@@ -255,7 +256,7 @@ impl SignedGrant {
 
     /// The hash of the request, as signatures about it name it.
     pub(crate) fn hash(&self) -> Result<String> {
-        Ok(hex(&self.request.statement.hash()?))
+        Ok(HEXLOWER.encode(&self.request.statement.hash()?))
     }
 
     /// Whether it is by other rules than are in force now.

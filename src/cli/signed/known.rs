@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -105,7 +106,7 @@ impl Known {
 
 fn path(host: &Host, broker: &Issuer) -> PathBuf {
     let hash = digest(&SHA256, broker.as_str().as_bytes());
-    let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = HEXLOWER.encode(hash.as_ref());
     host.dirs.state.join("provider-down").join(name)
 }
 

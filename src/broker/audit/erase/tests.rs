@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use time::macros::datetime;
 
 use super::*;
@@ -103,7 +104,7 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
         assert_eq!((good.erased, good.sealed, &good.findings[..]), (4, Some(9), &[][..]));
         // Somebody hides one without saying so.
         let leaf = store.leaves(1, 1).await.unwrap().remove(0);
-        let kept: String = leaf.kept().unwrap().iter().map(|b| format!("{b:02x}")).collect();
+        let kept = HEXLOWER.encode(leaf.kept().unwrap().as_ref());
         let bytes = match ground.is_postgres() {
             true => format!("'\\x{kept}'"),
             false => format!("x'{kept}'"),

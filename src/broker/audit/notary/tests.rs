@@ -1,3 +1,5 @@
+use data_encoding::HEXLOWER;
+
 use super::*;
 use crate::broker::audit::note::VerifierKey;
 use crate::broker::config;
@@ -288,7 +290,7 @@ async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_si
         // What came in between was changed: the one that did not sign it notices too.
         append(stores[1].as_ref(), &[record("d")]).await.unwrap();
         let tile = stores[0].tile(0, 0).await.unwrap().unwrap();
-        let changed: String = tile[..64].iter().map(|byte| format!("{byte:02x}")).collect();
+        let changed = HEXLOWER.encode(&tile[..64]);
         let literal = match ground.is_postgres() {
             true => format!("'\\x{changed}{}'::bytea", "00".repeat(64)),
             false => format!("x'{changed}{}'", "00".repeat(64)),

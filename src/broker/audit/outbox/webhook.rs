@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 use url::Url;
 
@@ -67,10 +68,7 @@ impl Webhook {
         body += "]}";
         // The same records have the same id, whenever they come. Others have another one, also
         // where a database was restored and gives the same numbers again.
-        let hash: String = digest(&SHA256, body.as_bytes()).as_ref()[..HASH]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = HEXLOWER.encode(&digest(&SHA256, body.as_bytes()).as_ref()[..HASH]);
         let id = format!("{}#{}-{}-{hash}", self.origin, first.sequence, last.sequence);
         self.signer.request(&self.url, &id, body, now)
     }

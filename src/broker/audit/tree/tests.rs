@@ -1,3 +1,4 @@
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,10 +13,6 @@ fn naive(leaves: &[Vec<u8>]) -> Hash {
             node_hash(&naive(&several[..split]), &naive(&several[split..]))
         }
     }
-}
-
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The root by way of tiles, as the store has them.
@@ -56,10 +53,10 @@ fn roots_are_those_that_certificate_transparency_publishes() {
         "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
     ];
     let mut frontier = Frontier::default();
-    assert_eq!(hex(&frontier.root()), roots[0]);
+    assert_eq!(HEXLOWER.encode(&frontier.root()), roots[0]);
     for (leaf, root) in leaves.iter().zip(&roots[1..]) {
         frontier.push(leaf_hash(leaf));
-        assert_eq!(hex(&frontier.root()), *root);
+        assert_eq!(HEXLOWER.encode(&frontier.root()), *root);
     }
     assert_eq!(frontier.size(), 8);
 }

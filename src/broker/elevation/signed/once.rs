@@ -1,5 +1,6 @@
 //! What somebody signed is good once.
 
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 
 use crate::broker::Broker;
@@ -9,7 +10,6 @@ use crate::broker::elevation::verdict::Refusal;
 use crate::broker::operate::Asked as Who;
 use crate::broker::store::{Consumed, Effect, Once};
 use crate::error::Result as Outcome;
-use crate::sshsig::hex;
 
 impl Broker {
     /// Whether nobody has used what they signed.
@@ -50,7 +50,7 @@ pub(in crate::broker::elevation) fn used_up(who: &Who, now: OffsetDateTime) -> O
 /// assertion is.
 fn once(signed: &BySignature) -> (Once, String) {
     match signed.is_use {
-        true => (Once::Assertion, hex(&signed.statement)),
+        true => (Once::Assertion, HEXLOWER.encode(&signed.statement)),
         false => (Once::Statement, once_of(&signed.key, &signed.nonce)),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
@@ -149,7 +150,7 @@ impl Event {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
-        hasher.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&hasher.finish().as_ref()[..16])
     }
 
     fn what(&self) -> What {

@@ -4,6 +4,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue};
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 
 use crate::broker::Broker;
@@ -57,8 +58,7 @@ impl<'a> Cookies<'a> {
     /// Each sign-in has a cookie of its own, so that none ends another one.
     fn sign_in_name(self, state: &str) -> String {
         let hash = digest(&SHA256, state.as_bytes());
-        let hash: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        self.sign_in_names() + &hash
+        self.sign_in_names() + &HEXLOWER.encode(&hash.as_ref()[..8])
     }
 
     /// Who is signed in, as far as the browser shows.

@@ -1,6 +1,7 @@
 //! HTTP servers that take a message as JSON, whose address may be a secret.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use time::OffsetDateTime;
 use url::Url;
 
@@ -116,7 +117,7 @@ pub(super) fn id_of(key: &str) -> String {
 /// The hash of a text, as digits.
 pub(super) fn hash_of(text: &str) -> String {
     let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&hash.as_ref()[..16])
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 
 use crate::broker::config::{self, Config, KEK_VARIABLE};
@@ -172,7 +173,7 @@ struct Told<'a> {
 
 fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
     let Told { copied, file, kek, filled, on_record, in_force } = told;
-    let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
+    let root = HEXLOWER.encode(&copied.root);
     if args.json {
         return app.ui.json(&json!({
             "file": file,

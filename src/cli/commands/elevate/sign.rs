@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use time::Duration;
 
@@ -15,7 +16,7 @@ use crate::cli::{App, misuse, require_file};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
-use crate::sshsig::{MAX_FILE, Named, Said, Signed, hex, write};
+use crate::sshsig::{MAX_FILE, Named, Said, Signed, write};
 
 /// What was signed, as it is reported.
 #[derive(Serialize)]
@@ -53,7 +54,7 @@ pub(super) fn request(app: &App, args: &ElevateRequest) -> Result<()> {
         let text = grant.text()?;
         put(app, Some(out), &text, true)?;
         let [request] = &signed::read(&text)?[..] else { return Err(strange()) };
-        let hash = hex(&request.statement.hash()?);
+        let hash = HEXLOWER.encode(&request.statement.hash()?);
         app.host.interact.note(&format!("the hash of the request is {hash}"));
         return Ok(());
     }
@@ -100,14 +101,14 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
     let cache = prepare::cache(&app.host, &config)?;
     let signer = Signer::of(app, &cache, &args.key, known.key.as_deref(), false)?;
     match &args.hash {
-        Some(named) if *named == hex(&hash) => {}
+        Some(named) if *named == HEXLOWER.encode(&hash) => {}
         Some(_) => {
             return Err(Error::new(ErrorKind::Verification, "the request has another hash")
-                .because_of(format!("it is {}", hex(&hash))));
+                .because_of(format!("it is {}", HEXLOWER.encode(&hash))));
         }
         None if !app.host.interact.may_ask() || args.file == Path::new("-") => {
             return Err(misuse("nobody is there to be asked whether to sign")
-                .because_of(format!("the hash of the request is {}", hex(&hash)))
+                .because_of(format!("the hash of the request is {}", HEXLOWER.encode(&hash)))
                 .hint("see by another way that whoever asks tells the same, then name what you sign for: --hash HASH"));
         }
         None => {
@@ -196,7 +197,7 @@ fn facts(request: &Signed, said: &[Signed]) -> Result<Vec<(&'static str, String)
         let who = format!("of {}, by the key {}", one.statement.person, key(one));
         facts.push((one.statement.said.kind(), who));
     }
-    facts.push(("hash", hex(&statement.hash()?)));
+    facts.push(("hash", HEXLOWER.encode(&statement.hash()?)));
     facts.push(("", "whether these are their keys is for the broker to find".into()));
     Ok(facts)
 }
@@ -204,8 +205,8 @@ fn facts(request: &Signed, said: &[Signed]) -> Result<Vec<(&'static str, String)
 fn report(app: &App, signed: &Signed, text: &str) -> Result<()> {
     let statement = &signed.statement;
     let request = match statement.said.request() {
-        Some(request) => hex(request),
-        None => hex(&statement.hash()?),
+        Some(request) => HEXLOWER.encode(request),
+        None => HEXLOWER.encode(&statement.hash()?),
     };
     let key = signed.signatures.first().map(|one| one.key().fingerprint()).unwrap_or_default();
     app.ui.json(&Report { request, person: &statement.person, key, text })

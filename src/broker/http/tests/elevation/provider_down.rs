@@ -9,6 +9,7 @@ mod policies;
 mod strangers;
 mod tokens;
 
+use data_encoding::HEXLOWER;
 use down::{Down, key, signed};
 use time::OffsetDateTime;
 
@@ -16,7 +17,7 @@ use super::*;
 use crate::broker::config::{Login, ProviderDown};
 use crate::credential::TokenType;
 use crate::oidc::Issuer;
-use crate::sshsig::{Named, Nonce, OwnKey, Said, Signed, Statement, Subject, hex, write};
+use crate::sshsig::{Named, Nonce, OwnKey, Said, Signed, Statement, Subject, write};
 
 #[tokio::test]
 async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_token_is_had() {
@@ -34,7 +35,7 @@ async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_tok
         (&approved["access"], &approved["path"]),
         (&json!("approved"), &json!("provider-down"))
     );
-    assert_eq!(approved["request"], hex(&wants.hash().unwrap()));
+    assert_eq!(approved["request"], HEXLOWER.encode(&wants.hash().unwrap()));
     assert_eq!(approved["requester"]["person"], "alice");
     let shown = down.place.shown("bob", &approved).await;
     assert_eq!(shown["approvals"][0]["key"], bob.public().fingerprint());

@@ -1,3 +1,5 @@
+use data_encoding::HEXLOWER;
+
 use super::super::tests::{Ground, append, record};
 use super::*;
 use crate::broker::audit::leaf::Leaf;
@@ -59,11 +61,10 @@ async fn what_somebody_has_changed_in_a_tile_is_not_kept_in_mind() {
         }
         append(&first, &[record("a"), record("b")]).await.unwrap();
         let good = first.tile(0, 0).await.unwrap().unwrap();
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let put = async |bytes: &[u8]| {
             let bytes = match ground.is_postgres() {
-                true => format!("'\\x{}'", hex(bytes)),
-                false => format!("x'{}'", hex(bytes)),
+                true => format!("'\\x{}'", HEXLOWER.encode(bytes)),
+                false => format!("x'{}'", HEXLOWER.encode(bytes)),
             };
             ground.tamper(&format!("update audit_tile set hashes = {bytes}")).await;
         };
