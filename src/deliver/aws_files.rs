@@ -18,6 +18,7 @@
 
 mod layout;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -66,19 +67,20 @@ const KEY_OF_BOTO: &str = "aws_access_key_id";
 ///
 /// # Errors
 ///
-/// One of the user's own is there and cannot be looked through, or they cannot be written.
+/// One of the user's own is there and cannot be looked through, which it is cannot be told, or they
+/// cannot be written.
 pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut written = Vec::new();
     for (variable, name) in [(CONFIG, "config"), (CREDENTIALS, "credentials")] {
         let own = || Some(env.home()?.join(".aws").join(name));
-        let Some(path) = named(env, variable).or_else(own) else { continue };
+        let Some(path) = named(env, variable)?.or_else(own) else { continue };
         let text = look(&path, variable)?;
         let Some(rest) = text.and_then(|text| stand_in(&text)) else { continue };
         let path = dir.join(name);
         files::write_read_only(&path, &rest)?;
         written.push((variable, path));
     }
-    for path in of_boto(env) {
+    for path in of_boto(env)? {
         let has_key = |text: &[u8]| {
             lines(text).any(|(_, line)| setting(&line).eq_ignore_ascii_case(KEY_OF_BOTO))
         };
@@ -94,23 +96,48 @@ pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> 
 }
 
 /// The path that a variable names, where it is set.
-fn named(env: &Env, variable: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env.get_os(variable)?);
-    match (path.strip_prefix("~"), env.home()) {
-        (Ok(rest), Some(home)) => Some(home.join(rest)),
-        _ => Some(path),
+///
+/// # Errors
+///
+/// It is another file for some readers than for others, see [`is_expanded`].
+fn named(env: &Env, variable: &str) -> Result<Option<PathBuf>> {
+    let Some(value) = env.get_os(variable) else { return Ok(None) };
+    let path = Path::new(value);
+    if is_expanded(value) {
+        let why = format!("it is '{}'", path.display());
+        let what = format!("which file {variable} names differs from SDK to SDK");
+        let error = Error::new(ErrorKind::Config, what);
+        return Err(in_the_way(error.because_of(why), variable));
     }
+    Ok(Some(match (path.strip_prefix("~"), env.home()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.into(),
+    }))
+}
+
+/// Whether Python's readers (`os.path.expandvars`, `os.path.expanduser`) take a path for another
+/// one than those of other languages do: where it has a variable, or the home of somebody by name.
+fn is_expanded(path: &OsStr) -> bool {
+    let bytes = path.as_encoded_bytes();
+    let has_variable = bytes.windows(2).any(|two| {
+        // (Letters of any alphabet count for Python.)
+        let begins = |byte: u8| !byte.is_ascii_punctuation() || matches!(byte, b'_' | b'{');
+        two[0] == b'$' && begins(two[1]) || cfg!(windows) && two.contains(&b'%')
+    });
+    let is_somebodys = bytes.first() == Some(&b'~')
+        && bytes.get(1).is_some_and(|next| !std::path::is_separator(char::from(*next)));
+    has_variable || is_somebodys
 }
 
 /// Where botocore looks for the configuration of boto.
-fn of_boto(env: &Env) -> Vec<PathBuf> {
-    match named(env, BOTO) {
+fn of_boto(env: &Env) -> Result<Vec<PathBuf>> {
+    Ok(match named(env, BOTO)? {
         Some(path) => vec![path],
         None => {
             let own = env.home().map(|home| home.join(".boto"));
             [Some(PathBuf::from("/etc/boto.cfg")), own].into_iter().flatten().collect()
         }
-    }
+    })
 }
 
 /// What is in such a file, if there is one.

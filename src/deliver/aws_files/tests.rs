@@ -138,3 +138,25 @@ fn a_file_that_cannot_be_looked_through_is_an_error() {
     files::remove(&keys).unwrap();
     assert_eq!(stand_ins(&env, &out).unwrap(), []);
 }
+
+#[test]
+fn a_path_that_not_all_read_alike_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
+    let env = Env::from_pairs([("HOME", home)]);
+    files::write_private(&dir.path().join("keys"), b"[default]\nregion = x\n").unwrap();
+    for variable in [CONFIG, CREDENTIALS, BOTO] {
+        for path in ["$HOME/keys", "${HOME}/keys", "/a/$x", "/$é", "~root/keys", "~x"] {
+            let error = stand_ins(&env.clone().with(variable, path.to_string()), &out).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            let said = error.to_string();
+            assert!(said.contains(variable) && said.contains(path), "{said}");
+            assert!(error.hints()[0].contains(variable), "{error:?}");
+        }
+        // For all of them the same, whatever it looks like.
+        for path in ["~/keys", "/a/b$", "/a/$/b", "/a/~b", "/$-"] {
+            let written = stand_ins(&env.clone().with(variable, path.to_string()), &out).unwrap();
+            assert_eq!(written, [], "{path}");
+        }
+    }
+}
