@@ -8,8 +8,6 @@ mod json;
 mod server;
 pub mod settings;
 
-use std::io::IsTerminal;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -89,7 +87,9 @@ fn start_with(
     // One per process; whoever comes second changes nothing.
     let _ = match format {
         Format::Text => {
-            let log = log.with_ansi(std::io::stderr().is_terminal());
+            // On a terminal, unless somebody wants none, as with all else that is said there.
+            let choice = anstream::AutoStream::choice(&std::io::stderr());
+            let log = log.with_ansi(choice != anstream::ColorChoice::Never);
             tracing::subscriber::set_global_default(log.finish())
         }
         Format::Json => {

@@ -55,6 +55,29 @@ fn a_message_has_colours_unless_somebody_wants_none() {
 }
 
 #[test]
+fn a_log_is_shown_on_a_terminal_with_colours_unless_somebody_wants_none() {
+    let home = Home::new();
+    let terminal = Terminal::start(&home, 80, 24);
+    // That of a command, and that of a broker, which goes on.
+    for (no_colour, starts) in [("", "\u{1b}["), ("NO_COLOR=1 ", "2")] {
+        let line = |command: &str| {
+            terminal.enter(&format!("clear; {no_colour}tmpcred {command}"));
+            terminal.wait_for("INFO");
+            let screen = terminal.styled();
+            let line = screen.lines().find(|line| line.contains("INFO")).map(String::from);
+            line.unwrap_or_else(|| panic!("no line in {screen:?}"))
+        };
+        let shown = line("-v exec --dev -- true");
+        assert!(shown.starts_with(starts), "{shown:?}");
+        terminal.wait_for("ready>");
+        let shown = line("broker dev");
+        assert!(shown.starts_with(starts), "{shown:?}");
+        terminal.press("C-c");
+        terminal.wait_for("ready>");
+    }
+}
+
+#[test]
 fn a_login_shows_that_it_waits_where_somebody_looks() {
     const WAITING: &str = "waiting for the login in the browser";
     let mut journey = Journey::start();
