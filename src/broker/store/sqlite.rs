@@ -200,7 +200,7 @@ fn require_there(path: &Path) -> Result<()> {
 }
 
 /// Opens the database in this file for one process alone: nobody reads or writes it until
-/// it is closed.
+/// it is closed. Where an earlier version made it, it stays as that has it.
 ///
 /// # Errors
 /// As with [`open`]; also where somebody has it open.
@@ -213,7 +213,10 @@ pub async fn open_alone(path: &Path) -> Result<SqlStore> {
     // It has to be said first: what is opened otherwise is shared.
     let settings = format!("pragma locking_mode = exclusive; {SETTINGS} begin exclusive; commit;");
     let store = one(path, settings).await.map_err(failed)?;
-    store.migrate(&APPEND_ONLY).await.map_err(failed)?;
+    if store.found().await.map_err(failed)? != Made::Earlier {
+        // It may have been cut off amid being brought up to date.
+        store.migrate(&APPEND_ONLY).await.map_err(failed)?;
+    }
     Ok(store)
 }
 

@@ -213,9 +213,36 @@ pub async fn move_in(
     has_tables?;
     // Nobody writes to it from here on: what was recorded there would be lost.
     let from = sqlite::open_alone(file).await?;
-    let copied = fill(from, config, env, looking).await?;
+    let copied = match from.found().await {
+        Ok(Made::Earlier) => fill_by_copy(from, file, config, env, looking).await?,
+        Ok(Made::Never | Made::Now) => fill(from, config, env, looking).await?,
+        Err(error) => {
+            from.close().await;
+            return Err(error);
+        }
+    };
     files::rename(file, &moved)?;
     Ok((copied, moved))
+}
+
+/// As [`fill`], from a database that an earlier version made and nobody else has open: a copy is
+/// brought up to date, and the file stays as it is, so that there is a way back to that version.
+async fn fill_by_copy(
+    from: SqlStore,
+    file: &Path,
+    config: &StoreConfig,
+    env: &Env,
+    looking: Looking<'_>,
+) -> Result<Copied> {
+    let copied = async {
+        let draft = Draft::beside(file)?;
+        from.vacuum_into(as_text(draft.path())?).await?;
+        let copy = sqlite::open(draft.path()).await?;
+        fill(copy, config, env, looking).await
+    }
+    .await;
+    from.close().await;
+    copied.map(|copied| Copied { earlier: true, ..copied })
 }
 
 async fn fill(
@@ -239,16 +266,17 @@ async fn fill(
 /// Copies a SQLite database as it is at this moment, whatever version made it.
 async fn raw_copy(path: &Path, draft: &Draft, looking: Looking<'_>) -> Result<()> {
     let from = sqlite::open_to_copy(path).await?;
-    let to = draft
-        .path()
-        .to_str()
-        .ok_or_else(|| Error::new(ErrorKind::Usage, "the path is not valid Unicode"))?;
-    let outcome = match looking.require_tables(&from, path).await {
-        Ok(()) => from.vacuum_into(to).await,
-        nothing => nothing,
-    };
+    let outcome = async {
+        looking.require_tables(&from, path).await?;
+        from.vacuum_into(as_text(draft.path())?).await
+    }
+    .await;
     from.close().await;
     outcome
+}
+
+fn as_text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::new(ErrorKind::Usage, "the path is not valid Unicode"))
 }
 
 /// Which version made a copy.

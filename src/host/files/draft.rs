@@ -22,6 +22,14 @@ impl Draft {
         if super::exists(path) || super::is_link(path) {
             return Err(there_already(path));
         }
+        Self::beside(path)
+    }
+
+    /// Begins a file beside `path`, which stays as it is.
+    ///
+    /// # Errors
+    /// Failures to write.
+    pub fn beside(path: &Path) -> Result<Self> {
         guarded_dir(parent(path))?;
         let mut builder = tempfile::Builder::new();
         let file = builder.prefix(TEMPORARY).tempfile_in(parent(path));

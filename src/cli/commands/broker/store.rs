@@ -132,6 +132,11 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
             "Everything is in the other database now. The file is called {} from now on, so that no broker goes on with it.",
             moved.display()
         ));
+        if copied.earlier {
+            app.host.interact.note(
+                "An earlier version made it, and the file is as that has it. A copy was brought up to date.",
+            );
+        }
     }
     Ok(())
 }

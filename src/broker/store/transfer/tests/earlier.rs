@@ -37,7 +37,14 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     // (That version had none.)
     let copied = Copied { messages: 0, key_encryption_keys: 0, ..copied };
     assert_eq!(restore(&into, &env(), &file, Some(&kek), &issuer()).await.unwrap(), copied);
-    assert_eq!(move_in(&there, &env(), &between, Some(&kek), &issuer()).await.unwrap().0, copied);
+    tamper(&between, OLDER).await;
+    let (moved, gone) = move_in(&there, &env(), &between, Some(&kek), &issuer()).await.unwrap();
+    assert_eq!(moved, Copied { earlier: true, ..copied });
+    // There is a way back to that version, and of what was brought up to date nothing is left.
+    assert!(is_earlier(&gone).await && !files::exists(&between));
+    let mut left = files::list(dir.path()).unwrap();
+    left.sort();
+    assert_eq!(left, [file.clone(), gone, path("broker.db")]);
 
     tamper(&file, "update _sqlx_migrations set version = 9999 where version = 10").await;
     for into in [StoreConfig::at(path("other.db")), postgres().await.0] {
