@@ -288,8 +288,10 @@ impl Config {
 
     /// Reads the directory of people, where there is one.
     pub fn directory(&self, now: OffsetDateTime) -> Result<Option<Arc<Directory>>> {
-        let load = |settings| Directory::load(settings, &self.issuer, now).map(Arc::new);
-        self.directory.as_ref().map(load).transpose()
+        let Some(settings) = &self.directory else { return Ok(None) };
+        let of_people = self.trusted_issuer.values().filter(|issuer| issuer.people);
+        let directory = Directory::load(settings, &self.issuer, now)?;
+        Ok(Some(Arc::new(directory.with_people_of(of_people.map(|issuer| &issuer.issuer)))))
     }
 
     /// What can be read of a directory that cannot be used of the people in this one; `None` where
@@ -371,6 +373,10 @@ impl Config {
             let table = ["trusted_issuer", name];
             check_name("trusted_issuer", name).map_err(of(&table))?;
             issuer.check(name).map_err(of(&table))?;
+            if issuer.people && self.directory.is_none() {
+                let why = format!("[trusted_issuer.{name}] people = true needs a [directory]");
+                return wrong(&table, why);
+            }
             if let Some(other) = seen.insert(&issuer.issuer, name) {
                 let why = format!(
                     "[trusted_issuer.{other}] and [trusted_issuer.{name}] are the same issuer"

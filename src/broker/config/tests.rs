@@ -177,6 +177,15 @@ fn two_tables_for_one_issuer_are_refused() {
 }
 
 #[test]
+fn an_issuer_of_people_takes_a_directory_of_them() {
+    let people =
+        format!("{GOOD}\n[trusted_issuer.b]\nissuer = \"https://b.example\"\npeople = true\n");
+    let why = refused(&people);
+    assert!(why.contains("[trusted_issuer.b] people = true needs a [directory]"), "{why}");
+    assert!(load_text(&format!("{people}\n[directory]\nfile = \"people.toml\"\n")).is_ok());
+}
+
+#[test]
 fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
     let with = |more: &str| {
         format!(

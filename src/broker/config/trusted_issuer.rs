@@ -62,6 +62,10 @@ pub struct TrustedIssuer {
     /// Whether what is issued for one of its tokens ends no later than that token.
     #[serde(default)]
     pub ends_with_token: bool,
+    /// Whether all who come from it are people: who is not in the directory is nobody then,
+    /// and no machine, also where nobody in it has an id there any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub people: bool,
     /// How often one of its tokens may be exchanged: any number of times until it
     /// expires, or once.
     #[serde(default)]
@@ -199,6 +203,7 @@ impl TrustedIssuer {
             groups_claim: default_groups_claim(),
             groups_required: false,
             ends_with_token: false,
+            people: false,
             assertions: Assertions::default(),
             required_claims: BTreeMap::new(),
             claims: BTreeMap::new(),

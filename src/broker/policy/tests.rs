@@ -441,6 +441,7 @@ fn the_hash_tells_apart_what_is_required_of_tokens() {
         &|i| i.audiences = Some(set("api")),
         &|i| i.groups_required = true,
         &|i| i.ends_with_token = true,
+        &|i| i.people = true,
         &|i| {
             let claim = crate::broker::config::RequiredClaim::Text("x".into());
             i.required_claims.insert("hd".into(), claim);

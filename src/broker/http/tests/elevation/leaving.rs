@@ -1,8 +1,10 @@
 //! People who leave the directory, and who come into it.
 
 use super::*;
+use crate::broker::elevation;
 use crate::broker::policy::Source;
 use crate::broker::rulebook::Rulebook;
+use crate::credential::Principal;
 
 /// The directory without these people.
 fn without(names: &[&str]) -> String {
@@ -32,6 +34,26 @@ async fn who_leaves_decides_about_nothing_whatever_that_leaves() {
     crate::host::files::write_private(&policy, strict.as_bytes()).unwrap();
     let error = place.bed.broker.reload_policies().unwrap_err();
     assert!(error.to_string().contains("nobody could ever have"), "{error}");
+}
+
+/// A broker that was started anew knows nothing of who has left: that is for its configuration to say.
+#[tokio::test]
+async fn who_was_the_last_of_an_issuer_to_leave_is_no_machine_where_that_is_of_people() {
+    let place = Place::new().await;
+    assert!(place.directory(&people(&[]).replace(CORP, "https://other.example.com")).await);
+    let mut config = place.bed.broker.configuration();
+    let sources = Source::read_all(&config.policy.files).unwrap();
+    let host = crate::broker::testbed::host(place.dir.path());
+    let alice = Principal { issuer: CORP.into(), subject: "alice".into() };
+    let mut is_machine = |people: bool| {
+        config.trusted_issuer.values_mut().for_each(|issuer| issuer.people = people);
+        let book = Rulebook::new(config.clone(), &sources, &host, None).unwrap();
+        elevation::known(book.directory().map(AsRef::as_ref), &alice, now()).is_ok()
+    };
+    assert!(is_machine(false) && !is_machine(true));
+    // Who was started when people were there goes on as it was.
+    let running = place.bed.broker.policies();
+    assert!(elevation::known(running.directory().map(AsRef::as_ref), &alice, now()).is_err());
 }
 
 #[tokio::test]
