@@ -42,6 +42,11 @@ use crate::wire::refusal::INVALID_REQUEST;
 /// How large a request may be, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
+/// How many headers a request may have. Over HTTP/1 the server itself takes no more. Over HTTP/2
+/// it goes by their length alone, and short ones take thirty times as much memory as they are
+/// long, which somebody would hold for as long as a body may take.
+const MAX_HEADERS: usize = 100;
+
 /// What of a body is taken in without further ado. Most requests are no larger, so
 /// many large ones keep few out.
 const SMALL_BODY: usize = 8 * 1024;
@@ -385,6 +390,11 @@ impl Guard {
     }
 
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        if request.headers().len() > MAX_HEADERS {
+            let why = format!("a request has at most {MAX_HEADERS} headers");
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err(Refusal::new(status, INVALID_REQUEST, why));
+        }
         if !hosts::is_named(request.headers(), request.version()) {
             let why = "a request needs one header 'Host', with a host and nothing else";
             return Err(Refusal::invalid_request(why));

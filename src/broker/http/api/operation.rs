@@ -331,6 +331,11 @@ impl Operation {
             &["misdirected_request"],
         ))
         .answers(Answer::refusal(
+            431,
+            "There are more than 100 headers",
+            &[refusal::INVALID_REQUEST],
+        ))
+        .answers(Answer::refusal(
             500,
             "The broker failed; its log says why",
             &[refusal::SERVER_ERROR],
