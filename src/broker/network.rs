@@ -31,6 +31,11 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Whether an address is one of both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
 }
 
 impl FromStr for Network {
@@ -87,6 +92,17 @@ mod tests {
             ("::1", "::1", true),
         ] {
             assert_eq!(contains(network, address), is, "{network} {address}");
+        }
+        let overlap = |one: &str, other: &str| {
+            one.parse::<Network>().unwrap().overlaps(&other.parse().unwrap())
+        };
+        for (one, other, is) in [
+            ("10.0.0.0/8", "10.1.0.0/16", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.0/16", "10.1.0.0/16", false),
+            ("0.0.0.0/0", "::/0", false),
+        ] {
+            assert_eq!((overlap(one, other), overlap(other, one)), (is, is), "{one} {other}");
         }
         for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "localhost", "10.0.0.0/", "*"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");

@@ -30,8 +30,8 @@ pub struct Authz {
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
     pub expose: bool,
-    /// Who may ask, as addresses or such as `10.0.0.0/8`; the `trusted_proxies` where
-    /// left out.
+    /// Who may ask, as addresses or such as `10.0.0.0/8`; with a `listen` of its own the
+    /// `trusted_proxies` where left out. Without, none of those may be among them.
     #[serde(default)]
     pub proxies: Option<Vec<Network>>,
     /// How old what the broker knows of revocations may be when it answers; from one
@@ -120,9 +120,7 @@ impl Authz {
                 return wrong(format!("listen = \"{listen}\" is another listener's address"));
             }
         }
-        if self.proxies.as_deref().unwrap_or(trusted).is_empty() {
-            return wrong("nobody may ask: name the proxies, or have trusted_proxies".into());
-        }
+        self.check_proxies(trusted)?;
         let [least, most] = REVOCATIONS;
         if self.revocations_within < least || self.revocations_within > most {
             return wrong(format!(
@@ -138,9 +136,43 @@ impl Authz {
         Ok(())
     }
 
+    fn check_proxies(&self, trusted: &[Network]) -> Result<()> {
+        let wrong = |why: String, hint: &str| {
+            let error = Error::new(ErrorKind::Config, format!("[authz] {why}"));
+            Err(error.hint(hint.to_string()))
+        };
+        let proxies = match (&self.proxies, self.listen) {
+            (Some(proxies), _) => proxies,
+            (None, Some(_)) => trusted,
+            (None, None) => {
+                let why = "does not say who may ask, and has no listen of its own";
+                return wrong(why.into(), "name the proxies that ask in `proxies` under [authz]");
+            }
+        };
+        if proxies.is_empty() {
+            let hint = "name the proxies that ask in `proxies` under [authz]";
+            return wrong("lets nobody ask".into(), hint);
+        }
+        if self.listen.is_some() {
+            return Ok(());
+        }
+        // Those whom a proxy in front speaks for have its address.
+        match proxies.iter().find(|proxy| trusted.iter().any(|other| proxy.overlaps(other))) {
+            None => Ok(()),
+            Some(both) => wrong(
+                format!(
+                    "has {both} among its proxies, and whoever comes by one of the trusted_proxies comes from there"
+                ),
+                "give [authz] a `listen` of its own, which only the proxies that ask can reach",
+            ),
+        }
+    }
+
     /// Whether whoever is at this address may ask.
     pub fn is_for(&self, peer: IpAddr, trusted: &[Network]) -> bool {
-        self.proxies(trusted).iter().any(|proxy| proxy.contains(peer))
+        let is_among = |networks: &[Network]| networks.iter().any(|network| network.contains(peer));
+        // (Both may have been changed since, and the trusted ones wait for a restart.)
+        is_among(self.proxies(trusted)) && (self.listen.is_some() || !is_among(trusted))
     }
 
     /// Those who may ask.

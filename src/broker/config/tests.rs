@@ -1,3 +1,4 @@
+mod authz;
 mod told;
 
 use super::*;

@@ -36,12 +36,11 @@ fn route(origin: &str) -> Route {
 }
 
 pub(super) fn authz(proxy: Proxy, options: &mut Options) {
-    options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     options.config.authz = Some(Authz {
         proxy,
         listen: None,
         expose: false,
-        proxies: None,
+        proxies: Some(vec!["127.0.0.1".parse().unwrap()]),
         // Longer than any answer takes, however slow the machine is.
         revocations_within: Duration::from_secs(60),
         nonces: Nonces::Optional,
@@ -229,7 +228,9 @@ async fn what_the_proxy_does_not_say_clearly_does_not_pass() {
 async fn nobody_but_the_proxy_may_ask() {
     let bed = Bed::with(|options| {
         authz(Proxy::Nginx, options);
-        options.config.trusted_proxies = vec!["10.0.0.1".parse().unwrap()];
+        options.config.authz.as_mut().unwrap().proxies = Some(vec!["10.0.0.1".parse().unwrap()]);
+        // Nor may whoever comes by a proxy in front.
+        options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     })
     .await;
     let token = bed.issued(json!({}), &[]).await;
