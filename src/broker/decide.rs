@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::authenticate::Caller;
-use super::config::{Binding, Role};
+use super::config::{Binding, Role, TokenFormat};
 use super::elevation::Underway;
 use super::policy::{Answer, Elevating, Granted, Moment, Operation, Policy, Question, Verdict};
 use super::told::{AdditionalClaims, Untold};
@@ -204,6 +204,11 @@ impl Rules<'_> {
             Denied { reason, policy_id, ..Denied::new(why, said) }
         };
         let granted = match verdict {
+            // Whoever may not have the role anyway is not told in which form others have it.
+            Verdict::Granted(_) if wanted.jwt && role.token_format == TokenFormat::Opaque => {
+                let said = format!("tokens of the role '{}' are no JWTs", wanted.role);
+                return Err(Denied::new(Why::NoPermit, said));
+            }
             Verdict::Granted(granted) => granted,
             Verdict::ScopeDenied => {
                 let said = format!(

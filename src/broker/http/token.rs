@@ -32,7 +32,6 @@ use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
 use crate::broker::client::{NotThrough, Refused};
-use crate::broker::config::TokenFormat;
 use crate::broker::decide::Missing;
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::{ClientAuthentication, Issuance};
@@ -192,13 +191,6 @@ async fn exchange(
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let role = book.roles().get(&requested.role);
-    if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
-        && requested.token_type == TokenType::Jwt
-    {
-        let why = format!("tokens of the role '{}' are no JWTs", requested.role);
-        return Err(Refusal::invalid_request(why).into());
-    }
     let subject = match form.required("subject_token_type")? == TokenType::Statement.urn() {
         true => None,
         false => Some(token_type(form, "subject_token_type")?),

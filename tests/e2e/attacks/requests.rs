@@ -264,7 +264,7 @@ fn roles() -> Vec<Attack> {
         let token = w.secret(w.issuer.sign(&header, &w.claims(json!({}))));
         asking(w, &token, &[("subject_token_type", ID_TOKEN)])
     }));
-    attacks.push(attack(ROLES, Who::Stranger, "a JWT wanted of a role that has none", |w| {
+    attacks.push(attack(ROLES, Who::Caller, "a JWT wanted of a role that has none", |w| {
         let jwt = super::world::JWT;
         asking(w, &w.assertion(json!({})), &[("role", "opaque"), ("requested_token_type", jwt)])
     }));

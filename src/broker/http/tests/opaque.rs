@@ -57,8 +57,32 @@ async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
     // Nobody is asked for a JWT in vain; nor does it prove who somebody is.
     let jwt = crate::credential::TokenType::Jwt.urn();
     let refusal = bed.refused(&bed.key.token(json!({})), &[("requested_token_type", jwt)]).await;
-    assert_eq!(refusal["error"], "invalid_request");
+    assert_eq!(refusal["error"], "access_denied");
+    assert_eq!(refusal["error_description"], "tokens of the role 'deploy' are no JWTs");
+    let (_, record) = bed.records(0, 9).await.pop().unwrap();
+    assert_eq!(record.reason, "tokens of the role 'deploy' are no JWTs");
     bed.refused(&token, &[]).await;
+}
+
+#[tokio::test]
+async fn who_may_not_have_a_role_is_not_told_whether_its_tokens_are_opaque() {
+    let bed = Bed::with(|options| {
+        let roles = &mut options.config.role;
+        roles.insert("plain".into(), roles["deploy"].clone());
+        roles.insert("kept".into(), roles["deploy"].clone());
+        roles.get_mut("kept").unwrap().token_format = TokenFormat::Opaque;
+    })
+    .await;
+    let jwt = crate::credential::TokenType::Jwt.urn();
+    for token in ["garbage".to_string(), bed.key.token(json!({}))] {
+        let told = async |role: &str| {
+            let asks = [("role", role), ("requested_token_type", jwt)];
+            let refusal = bed.refused(&token, &asks).await;
+            let said = refusal["error_description"].as_str().unwrap().replace(role, "ROLE");
+            (refusal["error"].clone(), said)
+        };
+        assert_eq!(told("kept").await, told("plain").await, "{token}");
+    }
 }
 
 /// A permit of its own for this scope.
