@@ -12,7 +12,7 @@ use super::verdict::{Busy, Refusal, Request};
 use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
-use crate::broker::config::{Elevation as Rules, Login};
+use crate::broker::config::{Elevation as Rules, Login, Role};
 use crate::broker::decide::{Denied, Why};
 use crate::broker::rate::{Machine, Turn};
 use crate::broker::rulebook::Rulebook;
@@ -56,6 +56,20 @@ impl Tickets {
 
 /// How much is read of what is said about a ticket.
 const MAX_TICKET: usize = 16 * 1024;
+
+/// Checks whether the audience that is named is one of the role's, or goes without saying.
+pub(super) fn check_audience(audience: Option<&str>, role: &Role) -> Result<(), Refusal> {
+    let is_known = match audience {
+        Some(audience) => role.audiences.contains(audience),
+        None => role.audiences.len() == 1,
+    };
+    if is_known {
+        return Ok(());
+    }
+    let all: Vec<_> = role.audiences.iter().map(String::as_str).collect();
+    let why = format!("the role is for one of these audiences: {}", all.join(", "));
+    Err(Refusal::Malformed(why))
+}
 
 /// Checks a request against the rules of its role.
 pub(super) fn check(

@@ -173,23 +173,29 @@ impl Broker {
         rules_of(book).operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()
     }
 
-    /// Whether they may ask, by policy; what is denied is on record.
+    /// Whether they may ask, by policy, for this audience or one of the others; what is denied is on
+    /// record.
     pub(super) async fn may_elevate(
         &self,
         book: &Rulebook,
         who: &Who,
         asked: &Asked,
+        mut others: impl Iterator<Item = &String>,
     ) -> Result<Author, Refusal> {
         let moment = Moment { now: asked.at, source: who.source };
-        let elevating = Elevating {
-            role: &asked.role,
-            audience: &asked.audience,
-            scope: asked.scope.as_ref(),
-            ttl: asked.ttl,
-            emergency: asked.path == Path::Emergency,
-            key_bound: asked.key.is_some(),
+        let decide = |audience: &str| {
+            let elevating = Elevating {
+                role: &asked.role,
+                audience,
+                scope: asked.scope.as_ref(),
+                ttl: asked.ttl,
+                emergency: asked.path == Path::Emergency,
+                key_bound: asked.key.is_some(),
+            };
+            rules_of(book).elevate(&who.caller, &elevating, moment)
         };
-        let decided = rules_of(book).elevate(&who.caller, &elevating, moment);
+        let decided = decide(&asked.audience)
+            .or_else(|denied| others.find_map(|other| decide(other).ok()).ok_or(denied));
         match decided {
             Ok(permit) => Ok(self.author(book, who, &permit)),
             Err(denied) => {

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::admission::{beginning, check, check_login, leaves_unchecked, unless};
+use super::admission::{beginning, check, check_audience, check_login, leaves_unchecked, unless};
 use super::allowed::About;
 use super::crowd::Lane;
 use super::eligible::Eligible;
@@ -55,17 +55,7 @@ impl Broker {
         let by = self.known_about(book, who, About::request(&request), now).await?;
         let actors =
             who.caller.actors().iter().map(|actor| party(directory_of(book), actor.principal()));
-        let audience = match &request.audience {
-            Some(audience) if role.audiences.contains(audience) => audience.clone(),
-            None if role.audiences.len() == 1 => {
-                role.audiences.first().cloned().unwrap_or_default()
-            }
-            _ => {
-                let all: Vec<_> = role.audiences.iter().map(String::as_str).collect();
-                let why = format!("the role is for one of these audiences: {}", all.join(", "));
-                return Err(Refusal::Malformed(why));
-            }
-        };
+        let audience = request.audience.as_ref().or(role.audiences.first());
         let longest = longest(rules, request.path);
         let asked = Asked {
             path: request.path,
@@ -73,7 +63,7 @@ impl Broker {
             by: by.clone(),
             actors: actors.collect(),
             role: request.role.clone(),
-            audience,
+            audience: audience.cloned().unwrap_or_default(),
             scope: request.scope.clone(),
             ttl: request.ttl.unwrap_or(longest).as_secs(),
             start: request.start,
@@ -86,8 +76,11 @@ impl Broker {
             source: who.source.to_canonical().to_string(),
             signed: request.signed.clone(),
         };
-        let author = self.may_elevate(book, who, &asked).await?;
+        // Who names none may mean each of them.
+        let others = role.audiences.iter().filter(|_| request.audience.is_none());
+        let author = self.may_elevate(book, who, &asked, others).await?;
         // Whoever may not have it anyway is not told what it would take.
+        check_audience(request.audience.as_deref(), role)?;
         check(&asked, rules, &role.scopes, now)?;
         if request.path == Path::Emergency {
             let max_age = rules.emergency.as_ref().map(|emergency| emergency.max_age);

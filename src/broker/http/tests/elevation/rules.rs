@@ -95,6 +95,51 @@ async fn what_cannot_be_asked_for_is_refused_and_says_why() {
     place.requested("alice", &[]).await;
 }
 
+/// What a role is for is told to those who may ask for it, and that others tried is on record.
+#[tokio::test]
+async fn who_may_not_ask_is_not_told_which_audiences_there_are() {
+    const OTHER: &str = "https://other.example.com";
+    let bob = format!(
+        r#"
+@id("bob-for-the-other")
+permit (principal == User::"{CORP}#bob", action == Action::"elevate", resource == Role::"admin")
+when {{ context.audience == "{OTHER}" }};
+"#
+    );
+    let change = |role: &mut Role| role.audiences.extend([OTHER.to_string()]);
+    let place = Place::built(None, change, |options| options.policies += &bob).await;
+    let emergency = [("emergency", "true"), ("ttl", "900")];
+    let none = "https://nobody.example.com";
+    for (subject, audience, status) in [
+        ("carol", "", 403),
+        ("carol", none, 403),
+        ("carol", API, 403),
+        ("bob", API, 403),
+        ("bob", none, 403),
+        // They may for one of them.
+        ("bob", "", 400),
+        ("alice", "", 400),
+        ("alice", none, 400),
+        ("alice", API, 201),
+        ("bob", OTHER, 201),
+    ] {
+        let before = place.bed.store.records(0, u32::MAX).await.unwrap().len();
+        let changes = [&emergency[..], &[("audience", audience)]].concat();
+        let answer = told(&place.request(subject, &changes).await);
+        assert_eq!(answer.0, status, "{subject} {audience}: {}", answer.1);
+        let tells = answer.1.contains("one of these audiences");
+        assert_eq!(tells, status == 400, "{subject} {audience}: {}", answer.1);
+        let mut records = place.bed.store.records(0, u32::MAX).await.unwrap();
+        let added: Vec<_> = records.drain(before..).map(|(_, record)| record.decision).collect();
+        let expected = match status {
+            403 => vec![Decision::Denied],
+            400 => Vec::new(),
+            _ => vec![Decision::Changed],
+        };
+        assert_eq!(added, expected, "{subject} {audience}");
+    }
+}
+
 #[tokio::test]
 async fn who_was_asked_is_told_that_it_is_off_and_what_is_over_with_that() {
     let place = Place::new().await;
