@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::super::operate::audit::{Asked, Found, searched};
 use super::super::operate::{Shown, Unserved};
+use super::super::query::misread;
 use super::frame::{self, Frame, Here, moment, quoted};
 use super::visit::Visit;
 use crate::broker::Broker;
@@ -25,7 +26,7 @@ const PAGE: u32 = 50;
 
 /// What is looked for, as a form has it: what is empty is not looked for.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Search {
     elevation: String,
     principal: String,
@@ -35,6 +36,9 @@ pub(super) struct Search {
     until: String,
     below: String,
 }
+
+/// The names of all that.
+const FIELDS: [&str; 7] = ["elevation", "principal", "role", "action", "since", "until", "below"];
 
 /// Searches.
 pub(super) async fn search(
@@ -49,8 +53,11 @@ pub(super) async fn search(
         Err(page) => return page,
     };
     let Visit { request, who, frame, .. } = visit;
-    let search = query.map(|Query(search)| search).unwrap_or_default();
-    let found = async { searched(&request, &who, &search.asked()?).await };
+    let search = query.map(|Query(search)| search);
+    let found = async {
+        let search = search.as_ref().map_err(|rejected| misread(rejected, &FIELDS))?;
+        searched(&request, &who, &search.asked()?).await
+    };
     let (found, wrong, status) = match found.await {
         Ok(found) => (Some(found), None, StatusCode::OK),
         // What somebody wrote can be mended where they wrote it.
@@ -60,6 +67,7 @@ pub(super) async fn search(
         }
         Err(unserved) => return frame::unserved(Some(&frame), &unserved, id),
     };
+    let search = search.unwrap_or_default();
     let (title, about, nothing) = Here::Audit.said();
     let body = html! {
         h1 { (title) }
@@ -84,6 +92,9 @@ impl Search {
             Uuid::try_parse(&id)
                 .map_err(|_| Unserved::malformed("the elevation is none: its id is as on its page"))
         });
+        let below = text(&self.below).map(|number| {
+            number.parse().map_err(|_| Unserved::malformed("'below' is no number of a record"))
+        });
         Ok(Asked {
             since: text(&self.since).map(|at| moment_of(&at)),
             until: text(&self.until).map(|at| moment_of(&at)),
@@ -92,7 +103,7 @@ impl Search {
             action: text(&self.action),
             elevation: elevation.transpose()?,
             limit: Some(PAGE),
-            below: self.below.parse().ok(),
+            below: below.transpose()?,
             ..Asked::default()
         })
     }

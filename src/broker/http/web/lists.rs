@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::super::elevations::{unserved, view};
 use super::super::operate::Shown;
+use super::super::query::misread;
 use super::frame::{self, Frame, Here, left, moment, quoted};
 use super::one::{grant_bar, state};
 use super::visit::Visit;
@@ -26,7 +27,8 @@ use crate::error::printable;
 const PAGE: usize = 25;
 
 /// What of a list is shown.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct From {
     below: Option<Uuid>,
 }
@@ -86,12 +88,14 @@ async fn list(
         Err(page) => return page,
     };
     let Visit { request, who, frame, .. } = visit;
-    let below = query.map(|Query(from)| from.below).unwrap_or_default();
-    let found = broker.elevations_for(&request.book, &who, which, below, PAGE).await;
-    let found = match found {
+    let found = async {
+        let Query(From { below }) = query.map_err(|rejected| misread(&rejected, &["below"]))?;
+        let found = broker.elevations_for(&request.book, &who, which, below, PAGE).await;
+        found.map_err(unserved)
+    };
+    let found = match found.await {
         Ok(found) => found,
-        Err(refusal) => {
-            let unserved = unserved(refusal);
+        Err(unserved) => {
             broker.metrics.elevated("list", unserved.outcome.as_str());
             return frame::unserved(Some(&frame), &unserved, id);
         }

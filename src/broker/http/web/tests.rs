@@ -2,6 +2,7 @@
 
 mod forms;
 mod many;
+mod queries;
 mod sign_in;
 
 use std::collections::BTreeMap;
