@@ -233,9 +233,18 @@ impl SigningKey {
         let mut header = Header::new(self.algorithm.of_jwt());
         header.typ = Some(typ.to_string());
         header.kid = Some(self.kid.clone());
+        self.sign_under(&header, claims)
+    }
+
+    /// Signs claims under this header.
+    pub(in crate::broker) fn sign_under(
+        &self,
+        header: &impl Serialize,
+        claims: &impl Serialize,
+    ) -> Result<Secret<String>> {
         let unwritable =
             |cause| Error::new(ErrorKind::Other, "a token cannot be written").because(cause);
-        let header = serde_json::to_vec(&header).map_err(unwritable)?;
+        let header = serde_json::to_vec(header).map_err(unwritable)?;
         let claims = serde_json::to_vec(claims).map_err(unwritable)?;
         // RFC 7515 section 3.1: header, payload and signature, each in base64url.
         let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNED);

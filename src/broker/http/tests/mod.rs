@@ -25,6 +25,7 @@ mod overtaken;
 mod rates;
 mod revocation;
 mod transport;
+mod types;
 
 fn header_of(response: &crate::host::http::Response, name: &str) -> String {
     response.headers.get(name).map(|v| v.to_str().unwrap().to_string()).unwrap_or_default()
