@@ -46,12 +46,18 @@ impl Readiness {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the store can be written, unless it was looked a moment ago.
+    /// Looks whether the store can be written, and its log be appended to, unless it was looked a
+    /// moment ago.
     ///
     /// A store may take a probe and yet have no room for a record, so for a while
     /// after a record was lost the broker is not ready either.
-    /// Nor is it where it cannot tell which of its keys signs. Where its log is not what was signed,
-    /// it is: no other process could issue either, and all can revoke and introspect.
+    /// Nor is it where it cannot tell which of its keys signs, nor where its log does not end as
+    /// this process has left or seen it, for as long as that is so: it can record nothing, so it
+    /// can neither issue nor revoke, and another process may be able to, which has not seen as much.
+    /// That is looked at anew each time, and not told by the last commit alone: to whom no
+    /// requests are sent nothing is left by which it would notice that it can again.
+    /// Where only what is before the end is not what was signed, it is ready: no other process could
+    /// issue either, and all can revoke and introspect.
     pub(super) async fn check(
         &self,
         store: &dyn Store,

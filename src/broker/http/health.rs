@@ -46,7 +46,7 @@ where
         .answers(Answer::json::<Health>(200, "It can"))
         .answers(Answer::json::<Health>(
             503,
-            "The store or the keys in it cannot be used, its clock and this machine's are more than a minute apart, or the broker is ending",
+            "The store, its log or the keys in it cannot be used, its clock and this machine's are more than a minute apart, or the broker is ending",
         ));
     [
         Endpoint::new("/healthz", Verb::Get, get(healthz), lives),
@@ -59,8 +59,8 @@ async fn healthz() -> Response {
     answer(StatusCode::OK, Health { status: Status::Ok, why: None })
 }
 
-/// Answers with 200 while the store can be written and its keys can be used; otherwise
-/// with 503.
+/// Answers with 200 while the store can be written, its log be appended to and its keys be used;
+/// otherwise with 503.
 async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
     match broker.check_readiness().await {
         Ok(()) => answer(StatusCode::OK, Health { status: Status::Ready, why: None }),
@@ -70,7 +70,7 @@ async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
                 true => "the broker is ending",
                 false => {
                     tracing::error!(%error, "not ready");
-                    "the store or the keys in it cannot be used, or its clock and this machine's are more than a minute apart"
+                    "the store, its log or the keys in it cannot be used, or its clock and this machine's are more than a minute apart"
                 }
             };
             let health = Health { status: Status::NotReady, why: Some(why) };

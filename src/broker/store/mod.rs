@@ -154,7 +154,11 @@ pub trait Store:
     /// What time it is there; `None` where that is this machine.
     async fn now(&self) -> Result<Option<OffsetDateTime>>;
 
-    /// Succeeds if something can be written durably at this moment.
+    /// Succeeds if something can be written durably at this moment, and the log ends so that this
+    /// process could append to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Verification`](crate::error::ErrorKind::Verification) where it ends otherwise.
     async fn probe(&self) -> Result<()>;
 
     /// Waits for what is under way, then lets go of the store.

@@ -223,6 +223,30 @@ async fn it_is_not_ready_while_it_cannot_tell_which_key_signs() {
     assert!(!bed.exchange(&bed.key.token(json!({})), &[]).await.status.is_success());
 }
 
+/// Nobody has asked it for anything meanwhile: where it is not ready, nobody would.
+#[tokio::test]
+async fn it_is_not_ready_for_as_long_as_its_log_cannot_be_appended_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+    let bed = Bed::with(|options| options.store = store).await;
+    let answers = async |status: StatusCode| {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while bed.get("/readyz").await.status != status {
+            assert!(tokio::time::Instant::now() < deadline, "it never answers {status}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    answers(StatusCode::OK).await;
+    let broken = "create table kept as select seal from audit_head;
+         update audit_head set seal = zeroblob(32)";
+    sqlite::tests::tamper(&path, broken).await;
+    answers(StatusCode::SERVICE_UNAVAILABLE).await;
+    let mended = "update audit_head set seal = (select seal from kept)";
+    sqlite::tests::tamper(&path, mended).await;
+    answers(StatusCode::OK).await;
+}
+
 #[tokio::test]
 async fn two_brokers_in_one_process_know_nothing_of_each_other() {
     let (a, b) = (Bed::new().await, Bed::new().await);

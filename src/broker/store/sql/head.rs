@@ -103,6 +103,19 @@ pub(super) struct End {
 impl Guard {
     /// Seals with this from now on, if the end is good.
     pub(super) async fn begin(&self, engine: &Engine, seal: Seal) -> Result<()> {
+        self.look(engine, Some(&seal)).await?;
+        // Where it is there already, it is the same: others are broken.
+        self.seal.get_or_init(|| seal);
+        Ok(())
+    }
+
+    /// Looks whether somebody could go on from the end as it is, as [`advance`](Self::advance)
+    /// does, but without its lock.
+    pub(super) async fn require_good(&self, engine: &Engine) -> Result<()> {
+        self.look(engine, self.seal.get()).await
+    }
+
+    async fn look(&self, engine: &Engine, seal: Option<&Seal>) -> Result<()> {
         let ask = || {
             sqlx::query(
                 "select last_sequence, tree_size, frontier, seal from audit_head where id = 1",
@@ -111,12 +124,10 @@ impl Guard {
         };
         let seen = self.seen();
         let row = engine.read("the audit log cannot be read", ask).await?;
-        if let Some(tree) = self.check(&row, tree::head_from(&row)?, Some(&seal))? {
-            self.compare(engine, seen, &tree).await?;
+        match self.check(&row, tree::head_from(&row)?, seal)? {
+            Some(tree) => self.compare(engine, seen, &tree).await,
+            None => Ok(()),
         }
-        // Where it is there already, it is the same: others are broken.
-        self.seal.get_or_init(|| seal);
-        Ok(())
     }
 
     /// Moves the end by so many records, and returns where it was, if that is as the seal

@@ -267,7 +267,9 @@ impl Store for SqlStore {
             transaction.commit().await?;
             Ok(())
         };
-        self.engine.work(UNWRITABLE, attempt).await
+        self.engine.work(UNWRITABLE, attempt).await?;
+        // A record goes behind the end of the log alone.
+        self.guard.require_good(&self.engine).await
     }
 
     async fn close(&self) {

@@ -81,3 +81,68 @@ async fn what_somebody_has_changed_in_a_tile_is_not_kept_in_mind() {
         assert_eq!(other.root_at(4).await.unwrap(), tree.root());
     }
 }
+
+/// A failover that lost commits: who has seen them can append nothing, and says so without having
+/// tried; who has not goes on.
+#[tokio::test]
+async fn a_probe_tells_who_could_not_append() {
+    let root_key = RootKey::random().unwrap();
+    for ground in Ground::each().await {
+        let stores = ground.open_often(3).await;
+        for store in &stores[..2] {
+            store.seal_with(root_key.seal_of_log()).await.unwrap();
+            store.probe().await.unwrap();
+        }
+        append(stores[0].as_ref(), &[record("a")]).await.unwrap();
+        let (keep, put_back) = keep_and_put_back();
+        ground.tamper(keep).await;
+        append(stores[0].as_ref(), &[record("b")]).await.unwrap();
+        // It has seen as much as who appended it.
+        stores[1].probe().await.unwrap();
+        ground.tamper(put_back).await;
+        let refused = async |which: usize, said: &str| {
+            for _ in 0..2 {
+                let error = stores[which].probe().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Verification);
+                assert!(error.to_string().contains(said), "{error}");
+            }
+        };
+        refused(0, "shorter than it was").await;
+        refused(1, "shorter than it was").await;
+        let started_anew = &stores[2];
+        started_anew.seal_with(root_key.seal_of_log()).await.unwrap();
+        started_anew.probe().await.unwrap();
+        append(started_anew.as_ref(), &[record("x"), record("y")]).await.unwrap();
+        refused(0, "another one than it was").await;
+        append(stores[0].as_ref(), &[record("c")]).await.unwrap_err();
+        refused(0, "another one than it was").await;
+        started_anew.probe().await.unwrap();
+    }
+}
+
+/// What keeps the log as it is, and what puts that back.
+fn keep_and_put_back() -> (&'static str, &'static str) {
+    (
+        "create table kept_head as select * from audit_head;
+         create table kept_tile as select * from audit_tile",
+        "delete from audit_record where sequence = 2;
+         delete from audit_head; insert into audit_head select * from kept_head;
+         delete from audit_tile; insert into audit_tile select * from kept_tile",
+    )
+}
+
+#[tokio::test]
+async fn a_probe_tells_that_nobody_could_append_until_the_seal_is_good() {
+    let root_key = RootKey::random().unwrap();
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        store.seal_with(root_key.seal_of_log()).await.unwrap();
+        append(&store, &[record("a")]).await.unwrap();
+        ground.tamper("create table kept as select seal from audit_head").await;
+        ground.tamper("update audit_head set seal = null").await;
+        let error = store.probe().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+        ground.tamper("update audit_head set seal = (select seal from kept)").await;
+        store.probe().await.unwrap();
+    }
+}
