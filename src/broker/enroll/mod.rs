@@ -31,11 +31,15 @@ use super::store::enrollment::{LASTS, MAX_KEYS};
 use super::store::{Consumed, Effect, Enrollment, EnrollmentState, Once, Unit};
 use super::sweep::PENDING;
 use crate::credential::Principal;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sshsig::{self, PublicKey, Said, Signed};
 
 /// What its records say was asked for.
 const ACTION: &str = "enroll";
+
+/// How often a key is looked at anew that was changed meanwhile, as by the login that the very
+/// same request shows.
+const TRIES: u32 = 5;
 
 /// Somebody whose signature counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +213,24 @@ impl Broker {
         by: &Author,
         (id, meant): (Uuid, Option<String>),
     ) -> Result<Enrollment, Refused> {
+        for _ in 0..TRIES {
+            let tried = self.try_to_approve(book, asked, by, (id, meant.as_deref())).await?;
+            if let Some(approved) = tried {
+                self.logins.read_anew(self).await;
+                return Ok(approved);
+            }
+        }
+        Err(overtaken().into())
+    }
+
+    /// Approves a key as it is now, unless it is changed at this moment: then it is nothing.
+    async fn try_to_approve(
+        &self,
+        book: &Rulebook,
+        asked: &Asked,
+        by: &Author,
+        (id, meant): (Uuid, Option<&str>),
+    ) -> Result<Option<Enrollment>, Refused> {
         self.check_clock().await?;
         let now = self.clock.now();
         let approver = person_asking(book, &asked.caller, now)?;
@@ -244,10 +266,9 @@ impl Broker {
         let unit = Unit::of(record).with(Self::at_once(now));
         if !self.change_enrollment(before, &after, unit).await? {
             self.check_moment(now).await?;
-            return Err(changed());
+            return Ok(None);
         }
-        self.logins.read_anew(self).await;
-        Ok(after)
+        Ok(Some(after))
     }
 
     /// Removes a key: everybody theirs, and whoever policy lets those of others; then it says
@@ -258,6 +279,22 @@ impl Broker {
         (by, why): (&Author, &str),
         id: Uuid,
     ) -> Result<Enrollment, Refused> {
+        for _ in 0..TRIES {
+            if let Some(removed) = self.try_to_remove(asked, (by, why), id).await? {
+                return Ok(removed);
+            }
+        }
+        Err(overtaken().into())
+    }
+
+    /// Removes a key as it is now, unless it is changed at this moment: then it is nothing. Whose
+    /// it is stays for as long as it is not removed, so whoever may remove it may still.
+    async fn try_to_remove(
+        &self,
+        asked: &Asked,
+        (by, why): (&Author, &str),
+        id: Uuid,
+    ) -> Result<Option<Enrollment>, Refused> {
         let before = self.known_enrollment(id).await?;
         if before.state == EnrollmentState::Removed {
             return Err(Refused::unknown());
@@ -274,10 +311,8 @@ impl Broker {
             label: String::new(),
             ..before.clone()
         });
-        match self.change_enrollment(before, &after, Unit::of(record)).await? {
-            true => Ok(after),
-            false => Err(changed()),
-        }
+        let is_removed = self.change_enrollment(before, &after, Unit::of(record)).await?;
+        Ok(is_removed.then_some(after))
     }
 
     /// Changes an enrollment with all that is in this unit. Returns whether all of it could be.
@@ -348,8 +383,9 @@ fn person_of<'a>(
     directory.person(principal).map(|(name, _)| name)
 }
 
-fn changed() -> Refused {
-    Refused::malformed("it was changed meanwhile").hint("look, and ask again")
+/// Nothing is wrong with the request: it may be made again.
+fn overtaken() -> Error {
+    Error::new(ErrorKind::Other, "an enrolled key was changed again and again meanwhile")
 }
 
 /// A key as records name it.

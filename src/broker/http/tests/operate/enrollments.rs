@@ -1,5 +1,6 @@
 //! Enrolling, listing, approving and removing keys of people, and whose signatures count.
 
+mod overtaken;
 mod place;
 
 use std::sync::Arc;
