@@ -64,6 +64,19 @@ struct State {
 struct Waiting {
     rows: HashMap<What, Times>,
     lost: u64,
+    /// What may be written already: nobody could tell.
+    tried: Option<Box<Tried>>,
+}
+
+/// What was to be written of one grant.
+#[derive(Clone, Default)]
+struct Tried {
+    rows: HashMap<What, Times>,
+    lost: u64,
+    /// What was to be stored last, with all that was there before. Until it is known whether it
+    /// is, the same is tried again, and nothing besides: then there is one such document of a
+    /// version, and one of an older version cannot be written any more.
+    made: Option<StoredUses>,
 }
 
 impl Gathering {
@@ -101,9 +114,14 @@ impl Gathering {
     /// # Errors
     /// Where it cannot be read, or somebody else wrote it.
     pub(super) async fn of(&self, elevation: Uuid) -> Result<Sum> {
-        let (_, mut sum) = self.notes.stored(elevation).await?;
+        let (stored, mut sum) = self.notes.read(elevation).await?;
         let waiting = self.notes.state().grants.get(&elevation).cloned().unwrap_or_default();
-        waiting.put_into(&mut sum);
+        let (fresh, tried) = waiting.parts();
+        for part in tried.into_iter().chain([fresh]) {
+            if !part.is_in(stored.as_ref()) {
+                part.put_into(&mut sum);
+            }
+        }
         Ok(sum)
     }
 
@@ -165,9 +183,9 @@ impl Notes {
             false => Some(grants.entry(elevation).or_default()),
         };
         let kept = waiting.is_some_and(|waiting| {
-            let before = waiting.rows.len();
+            let before = waiting.len();
             let kept = waiting.add(what, times, is_full);
-            *rows += waiting.rows.len() - before;
+            *rows += waiting.len() - before;
             kept
         });
         if !kept {
@@ -181,37 +199,73 @@ impl Notes {
         let there: Vec<_> = self.state().grants.keys().copied().collect();
         for elevation in there {
             let Some(waiting) = self.state().take(elevation) else { continue };
-            let written = self.write_one(elevation, &waiting).await;
+            let goes_on = self.write_waiting(elevation, waiting).await;
             self.state().writing = 0;
-            let Err(error) = written else { continue };
-            if error.kind() == ErrorKind::Verification {
-                self.metrics.uses_lost(waiting.count());
-                tracing::error!(%error, %elevation, "what was done under a grant is not kept");
-                continue;
+            if !goes_on {
+                break;
             }
+        }
+    }
+
+    /// Writes what waits of one grant. Returns whether others can be written.
+    async fn write_waiting(&self, elevation: Uuid, waiting: Waiting) -> bool {
+        let (mut fresh, tried) = waiting.parts();
+        if let Some(mut tried) = tried
+            && let Err(error) = self.write_one(elevation, &mut tried).await
+        {
+            let waiting = Waiting { tried: Some(Box::new(tried)), ..fresh.into() };
+            return self.not_written(elevation, waiting, &error);
+        }
+        match self.write_one(elevation, &mut fresh).await {
+            Ok(()) => true,
+            Err(error) => self.not_written(elevation, fresh.into(), &error),
+        }
+    }
+
+    /// Returns whether others can be written.
+    fn not_written(&self, elevation: Uuid, waiting: Waiting, error: &Error) -> bool {
+        let is_foreign = error.kind() == ErrorKind::Verification;
+        if is_foreign {
+            self.metrics.uses_lost(waiting.count());
+            tracing::error!(%error, %elevation, "what was done under a grant is not kept");
+        } else {
             tracing::warn!(%error, "what was done under grants cannot be written yet");
             self.put_back(elevation, waiting);
-            break;
         }
+        is_foreign
     }
 
     fn put_back(&self, elevation: Uuid, waiting: Waiting) {
-        for (what, times) in waiting.rows {
-            self.add(elevation, what, &times);
-        }
-        if waiting.lost > 0 {
+        let Waiting { rows, lost, tried } = waiting;
+        if tried.is_some() || lost > 0 {
             let mut state = self.state();
-            let known = state.grants.entry(elevation).or_default();
-            known.lost = known.lost.saturating_add(waiting.lost);
+            let State { grants, rows, .. } = &mut *state;
+            let known = grants.entry(elevation).or_default();
+            known.lost = known.lost.saturating_add(lost);
+            *rows += tried.as_ref().map_or(0, |tried| tried.rows.len());
+            known.tried = tried;
+        }
+        for (what, times) in rows {
+            self.add(elevation, what, &times);
         }
     }
 
-    async fn write_one(&self, elevation: Uuid, waiting: &Waiting) -> Result<()> {
+    /// Writes this, unless it is. Where another process has gone on since it was tried, nobody
+    /// can tell, and it is written: rather twice than never.
+    async fn write_one(&self, elevation: Uuid, tried: &mut Tried) -> Result<()> {
+        if tried.is_empty() {
+            return Ok(());
+        }
         for _ in 0..TRIES {
-            let (version, mut sum) = self.stored(elevation).await?;
-            waiting.put_into(&mut sum);
-            let effect = self.effect((elevation, version), &sum, Vec::new())?;
-            let unit = Unit { records: Vec::new(), effects: vec![effect] };
+            let (stored, mut sum) = self.read(elevation).await?;
+            if tried.is_in(stored.as_ref()) {
+                return Ok(());
+            }
+            tried.put_into(&mut sum);
+            let made = self.seal.over_uses((elevation, version_of(stored.as_ref()) + 1), &sum)?;
+            tried.made = Some(made.clone());
+            let effects = vec![Effect::SumUses(made, Vec::new())];
+            let unit = Unit { records: Vec::new(), effects };
             let done = self.store.commit(&[unit]).await?;
             if done.iter().all(|outcome| outcome.is_committed()) {
                 return Ok(());
@@ -225,10 +279,14 @@ impl Notes {
     }
 
     async fn stored(&self, elevation: Uuid) -> Result<(u64, Sum)> {
-        match self.store.uses(elevation).await? {
-            None => Ok((0, Sum::default())),
-            Some(stored) => Ok((stored.version, self.seal.open_uses(&stored)?)),
-        }
+        let (stored, sum) = self.read(elevation).await?;
+        Ok((version_of(stored.as_ref()), sum))
+    }
+
+    async fn read(&self, elevation: Uuid) -> Result<(Option<StoredUses>, Sum)> {
+        let stored = self.store.uses(elevation).await?;
+        let sum = stored.as_ref().map(|stored| self.seal.open_uses(stored)).transpose()?;
+        Ok((stored, sum.unwrap_or_default()))
     }
 
     fn effect(
@@ -250,7 +308,7 @@ impl State {
     /// Takes what waits of a grant, to write it.
     fn take(&mut self, elevation: Uuid) -> Option<Waiting> {
         let waiting = self.grants.remove(&elevation)?;
-        self.rows -= waiting.rows.len();
+        self.rows -= waiting.len();
         self.writing = waiting.count();
         Some(waiting)
     }
@@ -268,6 +326,11 @@ impl Waiting {
             known.add(times);
             return true;
         }
+        // What is being written already has room once more: it is told all the same.
+        if self.tried.as_ref().is_some_and(|tried| tried.rows.contains_key(&what)) {
+            self.rows.insert(what, *times);
+            return true;
+        }
         for (what, most) in what.forms().into_iter().zip(ROWS_OF_GRANT) {
             let has_room = !is_full && self.rows.len() < most;
             match self.rows.entry(what) {
@@ -281,6 +344,42 @@ impl Waiting {
         false
     }
 
+    /// What was not tried yet, and what was.
+    fn parts(self) -> (Tried, Option<Tried>) {
+        let Self { rows, lost, tried } = self;
+        (Tried { rows, lost, made: None }, tried.map(|tried| *tried))
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len() + self.tried.as_ref().map_or(0, |tried| tried.rows.len())
+    }
+
+    fn count(&self) -> u64 {
+        let tried = self.tried.as_ref().map_or(0, |tried| count(&tried.rows, tried.lost));
+        count(&self.rows, self.lost).saturating_add(tried)
+    }
+}
+
+/// What was tried alone waits as that, and what was not waits for others to join it.
+impl From<Tried> for Waiting {
+    fn from(tried: Tried) -> Self {
+        match tried {
+            Tried { rows, lost, made: None } => Self { rows, lost, tried: None },
+            tried => Self { tried: Some(Box::new(tried)), ..Self::default() },
+        }
+    }
+}
+
+impl Tried {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.lost == 0
+    }
+
+    /// Whether what is stored is what was to be.
+    fn is_in(&self, stored: Option<&StoredUses>) -> bool {
+        self.made.is_some() && self.made.as_ref() == stored
+    }
+
     fn put_into(&self, sum: &mut Sum) {
         // In some order that is always the same: there may not be room for all.
         let mut rows: Vec<_> = self.rows.iter().collect();
@@ -290,8 +389,12 @@ impl Waiting {
         }
         sum.lost = sum.lost.saturating_add(self.lost);
     }
+}
 
-    fn count(&self) -> u64 {
-        self.rows.values().map(|times| times.count).sum::<u64>().saturating_add(self.lost)
-    }
+fn version_of(stored: Option<&StoredUses>) -> u64 {
+    stored.map_or(0, |stored| stored.version)
+}
+
+fn count(rows: &HashMap<What, Times>, lost: u64) -> u64 {
+    rows.values().map(|times| times.count).sum::<u64>().saturating_add(lost)
 }
