@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::open::Made;
 use super::sql::{Copied, SqlStore};
-use super::{KeyStore as _, LogStore as _, Store as _, open, open_to_read, sqlite};
+use super::{KeyStore as _, LogStore as _, Store, open, open_existing, open_to_read, sqlite};
 use crate::broker::audit;
 use crate::broker::audit::seal::Seal;
 use crate::broker::config::{Place, Store as StoreConfig};
@@ -142,6 +142,10 @@ async fn put_down(copy: &SqlStore, draft: &Draft, copied: Result<Copied>) -> Res
 
 /// Fills the store that the configuration names from a backup. The file stays as it is.
 ///
+/// What was restored `record` puts on record in the store, which has so many records until then:
+/// in a file before it appears, so that whoever is cut off has either both or nothing. What comes
+/// of that is the other thing that is returned; what was restored is there in any case.
+///
 /// # Errors
 /// Where the store has something already: nothing is overwritten. Where there is nothing of a
 /// broker in the file, or, as the key shows, it is of a broker with another issuer.
@@ -151,7 +155,8 @@ pub async fn restore(
     file: &Path,
     kek: Option<&Kek>,
     issuer: &Issuer,
-) -> Result<Copied> {
+    record: impl AsyncFnOnce(&dyn Store, u64) -> Result<()>,
+) -> Result<(Copied, Result<()>)> {
     require_there(file)?;
     let looking = Looking { kek, issuer: Some(issuer) };
     match config.place()? {
@@ -159,9 +164,15 @@ pub async fn restore(
             let draft = Draft::of(path)?;
             require_alone(path)?;
             raw_copy(file, &draft, looking).await?;
-            let copied = checked(&draft, looking).await?;
+            let copy = sqlite::open(draft.path()).await?;
+            let checked = check(&copy, looking).await;
+            let recorded = match &checked {
+                Ok(copied) => record(&copy, copied.records).await,
+                Err(_) => Ok(()),
+            };
+            let copied = put_down(&copy, &draft, checked).await?;
             draft.finish(path)?;
-            Ok(copied)
+            Ok((copied, recorded))
         }
         Place::Postgres(_) => {
             let from = sqlite::open_to_copy(file).await?;
@@ -176,7 +187,14 @@ pub async fn restore(
                 from.close().await;
                 return Err(error);
             }
-            fill(from, config, env, looking).await
+            let copied = fill(from, config, env, looking).await?;
+            let recorded = async {
+                let to = open_existing(config, env).await?;
+                let recorded = record(&to, copied.records).await;
+                to.close().await;
+                recorded
+            };
+            Ok((copied, recorded.await))
         }
     }
 }
@@ -291,8 +309,12 @@ async fn made(draft: &Draft) -> Result<Made> {
 /// what it is of is not.
 async fn checked(draft: &Draft, looking: Looking<'_>) -> Result<Copied> {
     let copy = sqlite::open(draft.path()).await?;
-    let checked = async { copy.check(looking.seal_of(&copy).await?.as_ref()).await };
-    put_down(&copy, draft, checked.await).await
+    let checked = check(&copy, looking).await;
+    put_down(&copy, draft, checked).await
+}
+
+async fn check(copy: &SqlStore, looking: Looking<'_>) -> Result<Copied> {
+    copy.check(looking.seal_of(copy).await?.as_ref()).await
 }
 
 /// Refuses a place for a database beside which there is something of another one that was there:

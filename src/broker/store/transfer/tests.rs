@@ -24,6 +24,19 @@ fn env() -> Env {
     Env::from_pairs(NONE.iter().copied())
 }
 
+/// Restores, and puts nothing on record.
+async fn restore(
+    config: &StoreConfig,
+    env: &Env,
+    file: &Path,
+    kek: Option<&Kek>,
+    issuer: &Issuer,
+) -> Result<Copied> {
+    let nothing = async |_: &dyn Store, _| Ok(());
+    let (copied, recorded) = super::restore(config, env, file, kek, issuer, nothing).await?;
+    recorded.map(|()| copied)
+}
+
 async fn postgres() -> (StoreConfig, Database) {
     let database = Database::new().await;
     (StoreConfig { path: None, postgres: Some(database.config.clone()) }, database)
@@ -272,6 +285,37 @@ async fn no_copy_is_put_beside_what_another_database_has_left() {
         files::remove(&path(left)).unwrap();
     }
     assert_eq!(restore(&to, &env(), &file, Some(&kek()), &issuer()).await.unwrap().records, 700);
+}
+
+/// Whoever is killed meanwhile, and restores once more, does not find a database without it.
+#[tokio::test]
+async fn a_restored_file_appears_with_the_record_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let from = StoreConfig::at(path("from.db"));
+    let running = open(&from, &env()).await.unwrap();
+    fill_in(&running).await;
+    let (file, kek, issuer) = (path("backup.db"), kek(), issuer());
+    backup(&from, &env(), &file, Some(&kek)).await.unwrap();
+    for works in [true, false] {
+        let to = path(&format!("to-{works}.db"));
+        let record = async |store: &dyn Store, records: u64| {
+            assert!(records == 700 && !files::exists(&to));
+            store.seal_with(root_key().seal_of_log()).await?;
+            store.commit(&[Unit::of(record("restored"))]).await?;
+            // What is said to have failed may be there: what was restored is, in any case.
+            if works { Ok(()) } else { Err(Error::new(ErrorKind::Io, "the disk is on fire")) }
+        };
+        let into = StoreConfig::at(to.clone());
+        let restored =
+            super::restore(&into, &env(), &file, Some(&kek), &issuer, record).await.unwrap();
+        let (copied, recorded) = restored;
+        assert_eq!((copied.records, recorded.is_ok()), (700, works));
+        assert!(beside(&to).iter().all(|path| !files::exists(path)));
+        let restored = open(&into, &env()).await.unwrap();
+        assert_eq!(restored.records(700, 9).await.unwrap()[0].1.reason, "restored");
+        assert_eq!(go_on(&restored).await, 702);
+    }
 }
 
 #[tokio::test]

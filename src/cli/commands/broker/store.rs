@@ -13,7 +13,7 @@ use crate::broker::store::transfer;
 use crate::cli::App;
 use crate::cli::args::BrokerStore;
 use crate::cli::show::count;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::host::{files, process};
 
 pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
@@ -52,18 +52,10 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
     let runtime = process::runtime()?;
     let kek = runtime.block_on(kek(app, &config))?;
-    let copied = {
+    let (copied, record) = {
         let _waiting = app.host.interact.waiting("filling the store");
-        let env = &app.host.env;
         let (file, kek) = (&args.database, kek.as_ref());
-        runtime.block_on(transfer::restore(&config.store, env, file, kek, &config.issuer))?
-    };
-    // What was restored is there, whatever comes of this.
-    let record = match &kek {
-        Some(kek) => {
-            runtime.block_on(restored::put_on_record(&config, &app.host, kek, copied.records))
-        }
-        None => Err(Error::new(ErrorKind::Config, "that takes the key-encryption key, too")),
+        runtime.block_on(restored::restore(&config, &app.host, file, kek))?
     };
     let on_record = Some(record.is_ok());
     let in_force = runtime.block_on(restored::in_force(&config, &app.host));
