@@ -220,7 +220,18 @@ pub fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The same, for files that need nothing but that nobody puts another in their place:
+/// Refuses a directory that [`private_dir`] would refuse. Nothing is made.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "all are the user's own there"))]
+pub fn require_private_dir(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    match path.is_dir() {
+        true => private::check(path).and_then(|()| private::check_not_shared(path))?,
+        false => private::check_way(path)?,
+    }
+    Ok(())
+}
+
+/// The same as [`private_dir`], for files that need nothing but that nobody puts another in their place:
 /// where people want to have one of theirs, even `/tmp` will do.
 fn guarded_dir(path: &Path) -> Result<()> {
     let failed = |cause: io::Error| {

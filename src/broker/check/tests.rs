@@ -310,3 +310,35 @@ async fn findings_about_policies_are_warnings_and_errors_are_not() {
     assert_eq!(bad.len(), 1, "{bad:?}");
     assert!(bad[0].1.starts_with("warning: findings about the policies: "), "{bad:?}");
 }
+
+/// A volume that is mounted as it comes is for everybody, as `/tmp` is.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_place_where_no_database_is_made_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let shared = place.path("shared");
+    files::private_dir(&shared).unwrap();
+    let mode = |mode| {
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o1777);
+    let mut config = place.config(("", ""));
+    config.store.path = Some(shared.join("broker.db"));
+    let looks = check(&config, &place.host(), false).await;
+    let database = looks.into_iter().find(|look| look.subject == Subject::Database).unwrap();
+    let Verdict::Wrong(told) = database.verdict else { panic!("{:?}", database.verdict) };
+    let refused = Broker::open(&config, &place.host()).await.err().unwrap();
+    for error in [told, refused] {
+        assert!(error.to_string().contains("shared is for everybody"), "{error}");
+        assert!(error.hints().iter().any(|hint| hint.contains("mode 700")), "{:?}", error.hints());
+    }
+    assert_eq!(files::list(&shared).unwrap(), [] as [PathBuf; 0]);
+    mode(0o700);
+    assert_eq!(place.bad(&config).await, []);
+    // One that is made there is the broker's own.
+    mode(0o1777);
+    config.store.path = Some(shared.join("own/broker.db"));
+    assert_eq!(place.bad(&config).await, []);
+    Broker::open(&config, &place.host()).await.unwrap().close().await;
+}

@@ -91,6 +91,9 @@ const NO_DATABASE: &str = "26";
 const AS_THE_BROKER: &str =
     "run this as the user that the broker runs as; under systemd `tmpcred-broker-ctl` does";
 
+/// What to do where the database is to be made in a directory of others.
+const OWN_PLACE: &str = "name one in a directory of the broker's own, mode 700";
+
 /// Stands between `/` and `?` of a database URL.
 const PATH: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -160,6 +163,7 @@ pub async fn find(path: &Path) -> Result<Found> {
     let beside = path.parent().map_or(Ok(()), files::require_writable);
     beside.and_then(|()| files::require_writable(path)).map_err(failed)?;
     if !is_there(path).map_err(failed)? {
+        require_place(path).map_err(failed)?;
         return Ok(Found::Nothing);
     }
     let store = one(path, format!("{AS_IT_IS} pragma query_only = on;")).await.map_err(failed)?;
@@ -331,6 +335,7 @@ async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::Any
 /// `-shm` files the mode of the database.
 fn make_private(path: &Path) -> Result<()> {
     if !is_there(path)? {
+        require_place(path)?;
         drop(files::open_lock(path)?);
     }
     if files::is_dir(path) {
@@ -346,6 +351,13 @@ fn make_private(path: &Path) -> Result<()> {
             .hint(format!("chmod 600 {}", path.display())));
     }
     Ok(())
+}
+
+/// Refuses a place in which no database is made.
+fn require_place(path: &Path) -> Result<()> {
+    path.parent()
+        .map_or(Ok(()), files::require_private_dir)
+        .map_err(|error| error.of_kind(ErrorKind::Config).hint(OWN_PLACE))
 }
 
 fn encoded(path: &Path) -> Result<String> {
