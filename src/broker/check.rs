@@ -146,7 +146,7 @@ pub async fn check(config: &Config, host: &Host, online: bool) -> Vec<Look> {
         looks.add(Subject::Traces, traces(config, host).await);
     }
     if let Some(files) = &config.tls {
-        looks.add(Subject::Certificate, certificate(files, host).await);
+        certificate(files, config, host, &mut looks).await;
     }
     looks.add(Subject::Addresses, addresses(config));
     let kek = Kek::load(&config.keys, &host.env).await;
@@ -270,9 +270,18 @@ async fn traces(config: &Config, host: &Host) -> Result<Verdict> {
     Ok(good("what they need is there"))
 }
 
-async fn certificate(files: &Tls, host: &Host) -> Result<Verdict> {
+async fn certificate(files: &Tls, config: &Config, host: &Host, looks: &mut Looks) {
+    let read = tls::read(files).await;
+    let found = read.as_ref().map_err(Error::clone).and_then(|read| how_long(read, host));
+    looks.add(Subject::Certificate, found);
+    if let Ok(Err(error)) = read.map(|read| read.check_name(&config.issuer)) {
+        looks.add(Subject::Certificate, Ok(Verdict::Warning(error)));
+    }
+}
+
+fn how_long(certificate: &tls::Certificate, host: &Host) -> Result<Verdict> {
     let now = host.clock.now();
-    let end = tls::read(files).await?.check(now)?;
+    let end = certificate.check(now)?;
     let said = format!("it is good until {}", end.format(&Rfc3339).unwrap_or_default());
     Ok(match end - now < ENDS_SOON {
         true => Verdict::Warning(Error::new(ErrorKind::Config, said).hint("have it renewed")),

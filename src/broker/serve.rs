@@ -66,6 +66,9 @@ pub fn serve(host: &Host, config: Config, log: LogCounts) -> Result<()> {
             Some(tls) => Some(tls::read(tls).await?),
             None => None,
         };
+        if let Some(certificate) = &certificate {
+            tell_for_whom(certificate, &config);
+        }
         let certificate_end = certificate.as_ref().and_then(Certificate::end);
         if let Some(Err(error)) = certificate.as_ref().map(|it| it.check(host.clock.now())) {
             // To end would help nobody: whoever heeds it is refused either way, and those who
@@ -341,11 +344,12 @@ impl Reloading {
     async fn certificate(&mut self, config: &Config, broker: &Broker, seen: Seen) {
         let (Some(files), Some(current)) = (&config.tls, &self.tls) else { return };
         match tls::reload(files, current, broker.clock.now()).await {
-            Ok(end) => {
+            Ok(new) => {
                 self.refused = None;
                 broker.metrics.reloaded(Reload::Done);
-                broker.metrics.certificate_ends(Some(end));
+                broker.metrics.certificate_ends(new.end());
                 tracing::info!("the certificate was read again; new connections get it");
+                tell_for_whom(&new, config);
             }
             Err(error) => {
                 let told = self.refused.replace(error.to_string());
@@ -356,6 +360,13 @@ impl Reloading {
                 tracing::error!(%error, "the new certificate cannot be used; the old one stays");
             }
         }
+    }
+}
+
+/// Says where a certificate is not for the host by which clients come.
+fn tell_for_whom(certificate: &Certificate, config: &Config) {
+    if let Err(error) = certificate.check_name(&config.issuer) {
+        tracing::warn!(%error, "clients that come straight to the broker refuse its certificate");
     }
 }
 

@@ -1,20 +1,23 @@
 //! The broker's certificate: read at start, and again on SIGHUP.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use url::Host;
 
 use super::config::Tls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Readers};
+use crate::oidc::Issuer;
 
 const MAX_PEM: u64 = 1024 * 1024;
 
@@ -23,6 +26,8 @@ pub(super) struct Certificate {
     /// As connections get it.
     pub(super) config: RustlsConfig,
     path: PathBuf,
+    /// The broker's own, which is the first in its file.
+    own: Option<CertificateDer<'static>>,
     validity: Option<Validity>,
 }
 
@@ -52,7 +57,8 @@ pub(super) async fn read(tls: &Tls) -> Result<Certificate> {
         .because_of("everybody on this machine can read or write it")
         .hint(format!("chmod 600 {}", tls.key.display())));
     }
-    let validity = Validity::of(&certificate);
+    let own = CertificateDer::from_pem_slice(&certificate).ok();
+    let validity = own.as_ref().and_then(Validity::of);
     let config = RustlsConfig::from_pem(certificate, key).await.map_err(|cause| {
         Error::new(
             ErrorKind::Config,
@@ -64,11 +70,11 @@ pub(super) async fn read(tls: &Tls) -> Result<Certificate> {
         )
         .because(cause)
     })?;
-    Ok(Certificate { config, path: tls.certificate.clone(), validity })
+    Ok(Certificate { config, path: tls.certificate.clone(), own, validity })
 }
 
 /// Reads certificate and key again. Connections that come from now on get the new one;
-/// those that are open keep the old one, and nothing is cut. Returns when the new one ends.
+/// those that are open keep the old one, and nothing is cut. Returns the new one.
 ///
 /// # Errors
 /// Where the new one cannot be used, or every client would refuse it: then the old one stays.
@@ -76,11 +82,11 @@ pub(super) async fn reload(
     tls: &Tls,
     current: &RustlsConfig,
     now: OffsetDateTime,
-) -> Result<OffsetDateTime> {
+) -> Result<Certificate> {
     let new = read(tls).await?;
-    let end = new.check(now)?;
+    new.check(now)?;
     current.reload_from_config(new.config.get_inner());
-    Ok(end)
+    Ok(new)
 }
 
 impl Certificate {
@@ -109,10 +115,46 @@ impl Certificate {
         }
         Ok(until)
     }
+
+    /// Looks whether it is for the host of this issuer, by which clients come. Another one is no
+    /// mistake where all of them come by a proxy that takes it. What cannot be read is told
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// For which names it is, where that host is none of them.
+    pub(super) fn check_name(&self, issuer: &Issuer) -> Result<()> {
+        let parsed = self.own.as_ref().and_then(|own| ParsedCertificate::try_from(own).ok());
+        let (Some(parsed), Some(host)) = (parsed, issuer.url().host()) else { return Ok(()) };
+        let name = match host {
+            Host::Domain(name) => ServerName::try_from(name.to_string()).ok(),
+            Host::Ipv4(address) => Some(IpAddr::from(address).into()),
+            Host::Ipv6(address) => Some(IpAddr::from(address).into()),
+        };
+        let verified = name.map_or(Ok(()), |name| verify_server_name(&parsed, &name));
+        let Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            presented,
+            ..
+        })) = verified
+        else {
+            return Ok(());
+        };
+        let names: Vec<_> = presented.iter().map(|name| plain(name)).collect();
+        let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
+        let what = format!("the certificate {} is not for {host}", self.path.display());
+        Err(Error::new(ErrorKind::Config, what).because_of(format!("it is for {names}")).hint(
+            "clients that come straight to the broker refuse it; have one made for the host of `issuer`, unless a proxy stands before the broker that takes it",
+        ))
+    }
 }
 
 fn moment(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// A name as it is, of one like `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 /// When a certificate is good.
@@ -123,10 +165,8 @@ struct Validity {
 }
 
 impl Validity {
-    /// That of the broker's own certificate, which is the first in its file.
-    fn of(pem: &[u8]) -> Option<Self> {
-        let der = CertificateDer::from_pem_slice(pem).ok()?;
-        let certificate = ParsedCertificate::try_from(&der).ok()?;
+    fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let certificate = ParsedCertificate::try_from(der).ok()?;
         // Whoever verifies a certificate says when it is good where it is not. So it is asked
         // for the first moment that there is, and for the last, and no library is needed that
         // reads certificates. Nobody is trusted, so nothing else comes of it.
@@ -236,6 +276,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_told_for_whom_a_certificate_is_that_is_not_for_the_host_of_the_issuer() {
+        let files = Files::new();
+        let certify = async |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let made = rcgen::generate_simple_self_signed(names).unwrap();
+            files::write_private(&files.tls.certificate, made.cert.pem().as_bytes()).unwrap();
+            let key = made.signing_key.serialize_pem();
+            files::write_private(&files.tls.key, key.as_bytes()).unwrap();
+            read(&files.tls).await.unwrap()
+        };
+        for (names, issuer, other) in [
+            (&["a.example"][..], "https://a.example:8443/team", None),
+            (&["b.example", "*.a.example"], "https://x.a.example", None),
+            (&["192.0.2.1"], "https://192.0.2.1", None),
+            (&["::1"], "https://[::1]:8443", None),
+            (&["b.example", "192.0.2.1"], "https://a.example", Some("b.example, 192.0.2.1")),
+            (&["*.a.example"], "https://a.example", Some("*.a.example")),
+            (&["localhost"], "https://127.0.0.1", Some("localhost")),
+            (&[], "https://a.example", Some("no name")),
+        ] {
+            let found = certify(names).await.check_name(&Issuer::parse(issuer).unwrap());
+            let told = found.err().map(|error| error.causes()[0].clone());
+            assert_eq!(told, other.map(|names| format!("it is for {names}")), "{names:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_reload_takes_no_certificate_that_clients_refuse() {
         let files = Files::new();
         let now = FROM + SECOND;
@@ -244,11 +311,12 @@ mod tests {
         for (from, until) in
             [(FROM - SECOND * 9, FROM), (now + SECOND, UNTIL), (UNTIL, FROM), (now, FROM)]
         {
-            reload(&files.put(from, until).tls, &current, now).await.unwrap_err();
+            assert!(reload(&files.put(from, until).tls, &current, now).await.is_err());
             assert!(std::sync::Arc::ptr_eq(&current.get_inner(), &old), "{from} {until}");
         }
         let end = UNTIL + SECOND;
-        assert_eq!(reload(&files.put(now, end).tls, &current, now).await.unwrap(), end);
+        let new = reload(&files.put(now, end).tls, &current, now).await.unwrap();
+        assert_eq!(new.end(), Some(end));
         assert!(!std::sync::Arc::ptr_eq(&current.get_inner(), &old));
     }
 }

@@ -342,3 +342,26 @@ async fn a_place_where_no_database_is_made_is_told() {
     assert_eq!(place.bad(&config).await, []);
     Broker::open(&config, &place.host()).await.unwrap().close().await;
 }
+
+#[tokio::test]
+async fn a_certificate_for_another_host_than_that_of_the_issuer_is_told() {
+    let place = Place::new();
+    let tls = "listen = \"127.0.0.1:0\"\n[tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"";
+    let mut config = place.config(("listen = \"127.0.0.1:0\"", tls));
+    let certify = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        place.write("tls.pem", &made.cert.pem());
+        place.write("tls.key", &made.signing_key.serialize_pem());
+    };
+    config.tls = Some(Tls { certificate: place.path("tls.pem"), key: place.path("tls.key") });
+    for names in [&["broker.example.com"][..], &["other.example", "*.example.com"]] {
+        certify(names);
+        assert_eq!(place.bad(&config).await, []);
+    }
+    certify(&["wrong.example.com", "192.0.2.1"]);
+    let bad = place.bad(&config).await;
+    let [(Subject::Certificate, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(said.starts_with("warning: ") && said.contains("is not for broker.example.com"));
+    assert!(said.ends_with("it is for wrong.example.com, 192.0.2.1"), "{said}");
+}
