@@ -89,6 +89,7 @@ fn an_operator_ends_what_was_issued_beside_the_running_broker() {
         let note =
             format!("No token of late is on record for the subject \"alcie\" of {:?}", issuer);
         assert!(said.contains(&note) && said.contains(says), "{said}");
+        assert!(!said.contains("Nothing changes"), "{said}");
     }
     // What is misspelt is no success.
     let said = operate(broker, &["--role", "deplyo"]).ended_with(2).stderr;

@@ -81,37 +81,52 @@ fn tell(app: &App, args: &BrokerRevoke, revoked: &Revoked) {
              `tmpcred broker audit query` shows.",
         );
     }
+    note(&outcome(args.what.jti.is_some() || args.what.token.is_some(), revoked));
+    if let Some(sessions) = &revoked.aws_sessions {
+        note(&of_aws(sessions));
+    }
+}
+
+/// What was revoked, or would be, and whom that reaches.
+fn outcome(is_one: bool, revoked: &Revoked) -> String {
     let count = |tokens: u64, one, many| {
         show::count(usize::try_from(tokens).unwrap_or(usize::MAX), one, many)
     };
-    if args.dry_run {
+    if revoked.dry_run {
         let tokens = match revoked.tokens {
             Some(tokens) => count(tokens, "token that is good", "tokens that are good"),
             None => "All that are good, as many as they are,".into(),
         };
-        note(&format!("{tokens} would be revoked. Nothing was changed."));
-    } else {
-        let tokens = match revoked.tokens {
-            Some(tokens) => count(tokens, "token that was good is", "tokens that were good are"),
-            None => "All that were good, as many as they were, are".into(),
-        };
-        let reached = match (revoked.tokens, revoked.revocation_reach) {
-            (Some(0), _) => "Nothing changes: what was revoked before stays so.",
-            (_, Some(RevocationReach::Everywhere)) => {
-                "Everybody refuses them at once: nobody can tell without asking a broker whether such a\n\
-                 token is good. Of a role that was made so of late there may be signed ones, too, which\n\
-                 others accept until they expire. Who may have new ones is for the policies to say."
-            }
-            _ => {
-                "Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
-                 expire. Who may have new ones is for the policies to say."
-            }
-        };
-        note(&format!("{tokens} revoked.\n{reached}"));
+        return format!("{tokens} would be revoked. Nothing was changed.");
     }
-    if let Some(sessions) = &revoked.aws_sessions {
-        note(&of_aws(sessions));
+    let tokens = match revoked.tokens {
+        Some(tokens) => count(tokens, "token that was good is", "tokens that were good are"),
+        None => "All that were good, as many as they were, are".into(),
+    };
+    if is_one && revoked.tokens == Some(0) {
+        return format!("{tokens} revoked.\nNothing changes: what was revoked before stays so.");
     }
+    // The log need not have all that was issued: of a database that was restored it lacks what
+    // came after the backup.
+    let others = match revoked.tokens {
+        Some(0) => format!(
+            "None that is on record was good. Whatever else was issued before {} is revoked, too.\n",
+            revoked.issued_before.format(&Rfc3339).unwrap_or_default()
+        ),
+        _ => String::new(),
+    };
+    let reached = match revoked.revocation_reach {
+        Some(RevocationReach::Everywhere) => {
+            "Everybody refuses them at once: nobody can tell without asking a broker whether such a\n\
+             token is good. Of a role that was made so of late there may be signed ones, too, which\n\
+             others accept until they expire. Who may have new ones is for the policies to say."
+        }
+        _ => {
+            "Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
+             expire. Who may have new ones is for the policies to say."
+        }
+    };
+    format!("{tokens} revoked.\n{others}{reached}")
 }
 
 /// What lasts in AWS.
@@ -251,4 +266,34 @@ async fn what(
         app.host.interact.note(&format!("The configuration trusts no issuer {issuer:?}."));
     }
     Ok(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn many_are_revoked_also_where_none_that_was_good_is_on_record() {
+        let revoked = |tokens| Revoked {
+            tokens,
+            issued_before: datetime!(2026-01-01 12:00 UTC),
+            on_record: Some(false),
+            revocation_reach: Some(RevocationReach::Introspection),
+            aws_sessions: None,
+            dry_run: false,
+        };
+        let others = "Whatever else was issued before 2026-01-01T12:00:00Z is revoked, too.\n\
+                      Brokers that run know at once.";
+        let many = outcome(false, &revoked(Some(0)));
+        assert!(many.starts_with("0 tokens that were good are revoked.\nNone that is"), "{many}");
+        assert!(many.contains(others) && !many.contains("Nothing changes"), "{many}");
+        for counted in [Some(2), None] {
+            let many = outcome(false, &revoked(counted));
+            assert!(many.contains(" revoked.\nBrokers that run know at once."), "{many}");
+        }
+        let one = outcome(true, &revoked(Some(0)));
+        assert!(one.ends_with("Nothing changes: what was revoked before stays so."), "{one}");
+    }
 }
