@@ -393,6 +393,8 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
     let link = world.home.path(".config/tmpcred/config.toml");
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(&real, readable).unwrap();
     let added = "[profile.prod-billing]\nidentity = \"corp\"\nrole = \"Billing\"\n\
                  # `region` is that of the Identity Center, to start with: commands are told it.\n\
                  target = { type = \"aws-sso\", account_id = \"111122223333\", region = \"us-east-1\" }\n";
@@ -405,6 +407,8 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
     assert!(write(&[]).stdout.ends_with(&diff));
     assert_eq!(std::fs::read_to_string(&real).unwrap(), format!("{config}\n\n{added}"));
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mode = std::fs::metadata(&real).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777, 0o640);
     world.key("prod-billing");
     assert!(write(&[]).stderr.contains("Every role has a profile already"));
 

@@ -142,6 +142,31 @@ pub(super) fn between_opening_and_locking(dir: &Path) {
 
 #[cfg(unix)]
 #[test]
+fn a_file_that_was_changed_meanwhile_is_not_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let refused = |before: Option<&[u8]>, after: Option<&[u8]>| {
+        let held = read(&path, 9).unwrap();
+        let error = rewrite(&path, before, after).unwrap_err();
+        assert!(error.message().ends_with("was changed meanwhile"), "{error}");
+        assert_eq!(read(&path, 9).unwrap(), held);
+    };
+    // It was removed, or is new.
+    refused(Some(b"old"), Some(b"new"));
+    rewrite(&path, None, Some(b"old")).unwrap();
+    refused(None, Some(b"new"));
+    // It has more, less, or something else.
+    for before in ["ol", "older", "new", ""] {
+        refused(Some(before.as_bytes()), Some(b"new"));
+        refused(Some(before.as_bytes()), None);
+    }
+    rewrite(&path, Some(b"old"), Some(b"new")).unwrap();
+    assert_eq!(read(&path, 9).unwrap().unwrap(), b"new");
+    rewrite(&path, Some(b"new"), None).unwrap();
+    assert!(!exists(&path));
+}
+
+#[test]
 fn a_directory_that_is_being_made_is_not_lost_to_whoever_tidies_up() {
     let root = tempfile::tempdir().unwrap();
     INTERLOPER.set(Some(Box::new(|dir| {
