@@ -40,8 +40,16 @@ pub(super) async fn read(tls: &Tls) -> Result<Certificate> {
             Error::new(ErrorKind::Config, format!("the {what} {} cannot be used", path.display()))
                 .because_of(why)
         };
-        let (pem, _, readers) =
-            files::read_secret(path, MAX_PEM)?.ok_or_else(|| failed("there is no such file"))?;
+        let found = files::read_secret(path, MAX_PEM).map_err(|error| {
+            if !files::is_withheld(path) {
+                return error;
+            }
+            // A service with a user of its own owns no file that is put there for it.
+            let hint = "the user that the broker runs as has to be able to read it: where it is not that user's, \
+                        by a group that the broker is in (under systemd SupplementaryGroups=), with mode 0640";
+            error.of_kind(ErrorKind::Config).hint(hint)
+        })?;
+        let (pem, _, readers) = found.ok_or_else(|| failed("there is no such file"))?;
         if !pem.windows(label.len()).any(|part| part == label.as_bytes()) {
             return Err(failed("there is none in it; it must be a PEM file"));
         }
@@ -55,7 +63,8 @@ pub(super) async fn read(tls: &Tls) -> Result<Certificate> {
             format!("the private key {} is not private", tls.key.display()),
         )
         .because_of("everybody on this machine can read or write it")
-        .hint(format!("chmod 600 {}", tls.key.display())));
+        // A group may be how the broker reads it.
+        .hint(format!("chmod o-rwx {}", tls.key.display())));
     }
     let own = CertificateDer::from_pem_slice(&certificate).ok();
     let validity = own.as_ref().and_then(Validity::of);
@@ -273,6 +282,25 @@ mod tests {
         assert_eq!(read.end(), None);
         let why = read.check(FROM).unwrap_err().to_string();
         assert!(why.contains("when it is valid cannot be read in it"), "{why}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a test of who may read the key")]
+    async fn a_key_may_be_read_by_a_group_and_not_by_everybody() {
+        use std::os::unix::fs::PermissionsExt;
+        let files = Files::new();
+        let tls = &files.put(FROM, UNTIL).tls;
+        for (mode, is_private) in [(0o600, true), (0o640, true), (0o644, false), (0o604, false)] {
+            std::fs::set_permissions(&tls.key, std::fs::Permissions::from_mode(mode)).unwrap();
+            match read(tls).await {
+                Ok(_) => assert!(is_private, "{mode:o}"),
+                Err(error) => {
+                    assert!(!is_private && error.message().ends_with("is not private"), "{error}");
+                    assert!(error.hints()[0].starts_with("chmod o-rwx "), "{error:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -185,7 +185,11 @@ fn a_broker_whose_place_is_taken_or_exposed_does_not_start() {
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let listen = format!("listen = \"127.0.0.1:{}\"", site.port);
     site.configure(&listen, "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"");
-    refused(site.serve(), 3, &["private key", "is not private", "chmod 600"]);
+    refused(site.serve(), 3, &["private key", "is not private", "chmod o-rwx"]);
+    // It is somebody else's, in effect.
+    fs::set_permissions(&key, Permissions::from_mode(0o000)).unwrap();
+    let hint = "has to be able to read it";
+    refused(site.serve(), 3, &["cannot read", "key.pem", "Permission denied", hint]);
     assert!(!site.home.path("broker.db").exists());
 }
 
