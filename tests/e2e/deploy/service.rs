@@ -236,6 +236,10 @@ fn systemd_runs_the_unit_as_it_is_and_holds_it_to_what_it_says() {
     let revoked = machine.control(&revoke).ok().stderr;
     assert!(revoked.contains("1 token that was good is revoked"), "{revoked}");
     machine.control(&[]).ended_with(2);
+    // What is about no broker takes no configuration.
+    let openapi = machine.control(&["openapi"]).ok().json();
+    assert!(openapi["paths"]["/token"].is_object(), "{openapi}");
+    assert!(machine.control(&["policy", "schema"]).ok().stdout.contains("entity Role;"));
     // What it is told to read again, it does.
     machine.systemctl(&["reload", "tmpcred-broker"]);
     wait_until("the policies to be read anew", LONG, || {
