@@ -65,6 +65,8 @@ pub struct Rotation {
     /// The ids of those that were published now; where there are none, rotations were under
     /// way.
     pub begun: Vec<String>,
+    /// The ids of those that were made now and sign at once, as the first of an algorithm does.
+    pub made: Vec<String>,
     /// The ids of those whose rotation was asked for, and is under way.
     pub under_way: Vec<String>,
 }
@@ -195,7 +197,10 @@ impl Keeper {
             before.iter().any(|key| key.kid == *kid && key.state == KeyState::Published)
         };
         let (under_way, begun) = published.into_iter().partition(was);
-        Ok(Rotation { keys: self.reports(&keys)?, begun, under_way })
+        let is_new = |key: &&StoredKey| before.iter().all(|known| known.kid != key.kid);
+        let active = keys.iter().filter(meant).filter(|key| key.state == KeyState::Active);
+        let made = active.filter(is_new).map(|key| key.kid.clone()).collect();
+        Ok(Rotation { keys: self.reports(&keys)?, begun, made, under_way })
     }
 
     fn meant(&self, which: &Which) -> Result<Vec<Signs>> {

@@ -6,6 +6,7 @@ use data_encoding::HEXLOWER;
 
 use std::sync::Arc;
 
+use super::manage::Which;
 use super::*;
 use crate::broker::audit::tree::Frontier;
 use crate::broker::config::Keys as KeysConfig;
@@ -288,6 +289,22 @@ async fn a_reason_that_no_record_can_have_changes_no_key() {
     let refused = other.settle(|keys| rules.revocation(keys, &kid, &long)).await.unwrap_err();
     assert!(refused.to_string().contains("64 KiB"), "{refused}");
     assert!(open_with(keeper()).await.shows(&kid[0]));
+}
+
+#[tokio::test]
+async fn the_first_key_of_an_algorithm_is_no_rotation_that_is_done() {
+    let (store, clock) = (store().await, Arc::new(SystemClock));
+    open_with(keeper(&store, usual(), clock.clone())).await;
+    let mut keeper = keeper(&store, usual(), clock);
+    keeper.rules.algorithms = Algorithms::new(SigningAlgorithm::Es256, [SigningAlgorithm::EdDsa]);
+    let which = Which { algorithms: vec![SigningAlgorithm::EdDsa], ..Which::default() };
+    let first = keeper.rotate(&which, None).await.unwrap();
+    let [made] = &first.made[..] else { panic!("{first:?}") };
+    let key = first.keys.iter().find(|key| key.kid == *made).unwrap();
+    assert_eq!((key.algorithm.as_str(), key.state), ("EdDSA", KeyState::Active));
+    assert!(first.begun.is_empty() && first.under_way.is_empty(), "{first:?}");
+    let next = keeper.rotate(&which, None).await.unwrap();
+    assert!(next.made.is_empty() && next.begun.len() == 1, "{next:?}");
 }
 
 async fn open_with(keeper: Keeper) -> Arc<Snapshot> {

@@ -163,7 +163,8 @@ async fn rotated(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<R
     let which = Which { algorithms, log, all };
     let by = request.administers(&asked, Administration::RotateKeys).await?;
     let rotating = async move { broker.keys.rotate(&which, &by).await };
-    let Rotation { keys, begun, under_way } = to_its_end(rotating).await?;
+    // The first key of each of its algorithms a broker has made at its start.
+    let Rotation { keys, begun, under_way, made: _ } = to_its_end(rotating).await?;
     Ok(done(Rotated { begun, under_way, keys: keys.iter().map(Key::of).collect() }))
 }
 

@@ -66,49 +66,70 @@ fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
 }
 
 fn rotate(app: &App, at: &BrokerPlace, which: &Which, as_json: bool) -> Result<()> {
-    let rotation = match &at.at {
-        Some(profile) => rotate_elsewhere(&Elsewhere::open(app, Some(profile))?, which)?,
+    let (rotation, made) = match &at.at {
+        // A broker that runs has a key of each of its algorithms.
+        Some(profile) => {
+            (rotate_elsewhere(&Elsewhere::open(app, Some(profile))?, which)?, Vec::new())
+        }
         None => {
             let rotation = with(app, at.file()?, async |manager| manager.rotate(which).await)?;
             let (begun, under_way) = (rotation.begun, rotation.under_way);
-            Rotation { begun, under_way, keys: seen(&rotation.keys) }
+            (Rotation { begun, under_way, keys: seen(&rotation.keys) }, rotation.made)
         }
     };
     if as_json {
         return app.ui.json(&json!({
             "begun": rotation.begun,
+            "made": made,
             "under_way": rotation.under_way,
             "keys": reports(&rotation.keys),
         }));
     }
-    if rotation.begun.is_empty() && rotation.under_way.is_empty() {
-        app.host
-            .interact
-            .note(&format!("The rotation that was under way is done. {}", signs(&rotation.keys)));
-        return Ok(());
+    for line in told(&rotation, &made) {
+        app.host.interact.note(&line);
+    }
+    Ok(())
+}
+
+/// What became of a rotation, for people.
+fn told(rotation: &Rotation, made: &[String]) -> Vec<String> {
+    let mut told = Vec::new();
+    let of = |kids: &[String]| -> Vec<&Key> {
+        rotation.keys.iter().filter(|key| kids.contains(&key.kid)).collect()
+    };
+    for key in of(made) {
+        told.push(format!(
+            "The key {} is made and published; no other one signs {} by {}. Brokers that run show it\n\
+             within seconds. Restart them with this configuration in ten minutes: by then whoever keeps\n\
+             jwks.json has it.",
+            printable(&key.kid),
+            signs_what(key),
+            printable(&key.algorithm),
+        ));
     }
     let begun = [
         ("The rotation has begun.", &rotation.begun),
         ("A rotation is under way.", &rotation.under_way),
     ];
     for (what, kids) in begun {
-        for key in rotation.keys.iter().filter(|key| kids.contains(&key.kid)) {
-            app.host.interact.note(&format!(
-                "{what} The key {} is published, and {}.",
-                printable(&key.kid),
-                next(key)
-            ));
+        for key in of(kids) {
+            let kid = printable(&key.kid);
+            told.push(format!("{what} The key {kid} is published, and {}.", next(key)));
+            if let Some(public) =
+                key.log_key.as_deref().filter(|_| rotation.begun.contains(&key.kid))
+            {
+                told.push(format!(
+                    "Until then the key {kid} signs the log besides the one before. Give it to those who check\n\
+                     the log:\n{}",
+                    printable(public)
+                ));
+            }
         }
     }
-    if let Some(key) =
-        rotation.keys.iter().find(|key| rotation.begun.contains(&key.kid) && key.log_key.is_some())
-    {
-        let public = printable(key.log_key.as_deref().unwrap_or_default());
-        app.host.interact.note(&format!(
-            "Until then it signs the log besides the one before. Give it to those who check the log:\n{public}"
-        ));
+    if told.is_empty() {
+        told.push(format!("The rotation that was under way is done. {}", signs(&rotation.keys)));
     }
-    Ok(())
+    told
 }
 
 /// One request has one algorithm.
@@ -320,4 +341,60 @@ fn report(key: &Key) -> Value {
         "signs_from": key.signs_from.map(show::moment),
         "shown_until": key.shown_until.map(show::moment),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn key(kid: &str, purpose: Purpose, state: KeyState) -> Key {
+        let at = datetime!(2026-01-01 12:00 UTC);
+        Key {
+            kid: kid.into(),
+            purpose: purpose.as_str().into(),
+            log_key: (purpose == Purpose::Checkpoint).then(|| format!("public half of {kid}")),
+            algorithm: "EdDSA".into(),
+            state: state.as_str().into(),
+            shown: true,
+            created_at: at,
+            changed_at: at,
+            signs_from: (state == KeyState::Published).then_some(at + time::Duration::DAY),
+            shown_until: None,
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_made_is_told_from_a_rotation_that_is_done() {
+        let keys = vec![key("new", Purpose::AccessToken, KeyState::Active)];
+        let rotation = Rotation { begun: Vec::new(), under_way: Vec::new(), keys };
+        let [made] = &told(&rotation, &["new".into()])[..] else { panic!() };
+        let says = "The key new is made and published; no other one signs tokens by EdDSA.";
+        assert!(made.starts_with(says) && made.contains("in ten minutes"), "{made}");
+        let done = "The rotation that was under way is done. The key new signs tokens.";
+        assert_eq!(told(&rotation, &[]), [done]);
+    }
+
+    #[test]
+    fn what_is_said_of_the_key_of_the_log_follows_it_and_names_it() {
+        // Whichever comes first of them.
+        let mut keys = vec![
+            key("l", Purpose::Checkpoint, KeyState::Published),
+            key("t", Purpose::AccessToken, KeyState::Published),
+        ];
+        for _ in 0..2 {
+            let begun = keys.iter().map(|key| key.kid.clone()).collect();
+            let rotation = Rotation { begun, under_way: Vec::new(), keys: keys.clone() };
+            let told = told(&rotation, &[]);
+            let of_log = told.iter().position(|line| line.contains("The key l ")).unwrap();
+            let next = &told[of_log + 1];
+            assert!(next.starts_with("Until then the key l signs the log besides"), "{told:?}");
+            assert!(next.ends_with("\npublic half of l") && told.len() == 3, "{told:?}");
+            keys.reverse();
+        }
+        // Those who check the log have had it.
+        let rotation = Rotation { begun: Vec::new(), under_way: vec!["l".into()], keys };
+        assert_eq!(told(&rotation, &[]).len(), 1);
+    }
 }
