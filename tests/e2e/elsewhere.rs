@@ -184,6 +184,10 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
     }
     let nope = beside(broker, &["audit", "query", "--role", "nope"]).run().ok().stderr;
     assert!(nope.contains("The configuration has no role \"nope\"."), "{nope}");
+    let nope = ["audit", "query", "--action", "nope"];
+    for said in [at(&nope).run().ok().stderr, beside(broker, &nope).run().ok().stderr] {
+        assert!(said.contains("knows no action \"nope\""), "{said}");
+    }
     let newest = [&query[..], &["--limit", "2"]].concat();
     assert_eq!(at(&newest).run().ok().json(), beside(broker, &newest).run().ok().json());
     let table = at(&query[..4]).run().ok();

@@ -8,7 +8,7 @@
 use aws_lc_rs::hmac;
 
 use super::tree::{HASH, Hash, leaf_hash};
-use super::{Record, micros};
+use super::{ACTIONS, Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
@@ -261,6 +261,8 @@ fn hmac_of(key: &hmac::Key, column: &str, value: &str) -> hmac::Tag {
 /// Refuses a record that the log cannot have: one that is too long, or has a NUL in it,
 /// which not every database can keep.
 pub fn check(record: &Record) -> Result<()> {
+    let action = record.action.as_str();
+    debug_assert!(ACTIONS.contains(&action), "who looks for {action} has to be able to find it");
     let refused = |why: &str| {
         Err(Error::new(ErrorKind::Other, "the audit log cannot be written").because_of(why))
     };
@@ -291,6 +293,12 @@ mod tests {
     use super::*;
     use crate::broker::store::sql::tests::record;
     use crate::trace::{TraceId, w3c};
+
+    #[test]
+    #[should_panic(expected = "who looks for elevation.nope")]
+    fn an_action_that_no_list_has_is_on_no_record() {
+        let _ = check(&Record { action: "elevation.nope".into(), ..record("a reason") });
+    }
 
     #[test]
     fn a_leaf_is_the_same_in_every_version_of_the_program() {

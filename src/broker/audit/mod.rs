@@ -44,6 +44,33 @@ use crate::trace::{self, TraceId};
 /// How the reason begins of all that is on record of a drill, which is how such records are found.
 pub const DRILL: &str = "DRILL: ";
 
+/// All actions that records have.
+pub const ACTIONS: [&str; 23] = [
+    "issue",
+    "revoke",
+    "revoke-many",
+    "key",
+    "administer",
+    "enroll",
+    "enrollment.erase",
+    "erase",
+    "restore",
+    "elevation.request",
+    "elevation.emergency",
+    "elevation.approve",
+    "elevation.deny",
+    "elevation.withdraw",
+    "elevation.activate",
+    "elevation.relinquish",
+    "elevation.revoke",
+    "elevation.expire",
+    "elevation.lapse",
+    "elevation.review",
+    "elevation.review-overdue",
+    "elevation.uses",
+    "elevation.erase",
+];
+
 /// How long the reason for something may be, in bytes, as it goes on record.
 pub const MAX_REASON: usize = 1000;
 
@@ -104,8 +131,7 @@ pub struct Record {
     /// The trace that it belongs to, which may have begun elsewhere; `None` where nobody
     /// traced what was done.
     pub trace_id: Option<TraceId>,
-    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer`, `enroll`,
-    /// `enrollment.erase`, `erase`, `restore`, or what happens to an elevation, such as `elevation.approve`.
+    /// What was asked for, or happens to an elevation: one of [`ACTIONS`].
     pub action: String,
     /// What was decided.
     pub decision: Decision,

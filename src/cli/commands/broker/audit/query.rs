@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{all_of_them, known, open};
 use crate::api::operate::{Query, Records};
 use crate::broker::audit::export::{Format, exported};
-use crate::broker::audit::{Decision, principal};
+use crate::broker::audit::{ACTIONS, Decision, principal};
 use crate::broker::store::{Filter, LogStore as _};
 use crate::cli::App;
 use crate::cli::args::AuditQuery;
@@ -106,6 +106,9 @@ pub(super) fn elsewhere(app: &App, profile: &str, args: &AuditQuery) -> Result<(
 
 /// Shows records, of which `number` were found, with those that cannot be read.
 fn tell(app: &App, args: &AuditQuery, found: &[Value], number: usize) -> Result<()> {
+    if let Some(note) = args.action.as_deref().filter(|_| number == 0).and_then(unknown) {
+        app.host.interact.note(&note);
+    }
     if args.json {
         return app.ui.json(&found);
     }
@@ -127,6 +130,15 @@ fn tell(app: &App, args: &AuditQuery, found: &[Value], number: usize) -> Result<
         app.host.interact.note("There may be older ones: --limit shows more.");
     }
     Ok(())
+}
+
+/// What is to be said of an action that is on no record. A broker of another version may know it.
+fn unknown(action: &str) -> Option<String> {
+    let is_known = ACTIONS.contains(&action);
+    (!is_known).then(|| {
+        let known = ACTIONS.join(", ");
+        format!("This version knows no action {action:?}. Those that it knows: {known}.")
+    })
 }
 
 /// From when on, and until when.
@@ -172,6 +184,16 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn an_action_that_there_is_not_is_told_from_one_of_which_nothing_is_on_record() {
+        assert_eq!(unknown("elevation.approve"), None);
+        for action in ["nope", "approve", "Issue", ""] {
+            let note = unknown(action).unwrap();
+            assert!(note.contains(&format!("knows no action {action:?}")), "{note}");
+            assert!(note.contains("revoke, revoke-many, key"), "{note}");
+        }
+    }
 
     #[test]
     fn times_are_moments_or_so_long_ago() {
