@@ -92,6 +92,7 @@ pub async fn backup(
     file: &Path,
     kek: Option<&Kek>,
 ) -> Result<Copied> {
+    require_directory(file)?;
     let draft = Draft::of(file)?;
     require_alone(file)?;
     let looking = Looking { kek, issuer: None };
@@ -120,6 +121,20 @@ pub async fn backup(
     };
     draft.finish(file)?;
     Ok(copied)
+}
+
+/// Refuses a file for which a directory would have to be made: where a disk is not mounted, or its
+/// name is misspelt, the backup would be elsewhere than it is looked for.
+fn require_directory(file: &Path) -> Result<()> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match directory.filter(|directory| !files::is_dir(directory)) {
+        None => Ok(()),
+        Some(missing) => {
+            let what = format!("there is no directory {}", missing.display());
+            Err(Error::new(ErrorKind::Usage, what)
+                .hint("none is made for a backup: make it, or mount what belongs there"))
+        }
+    }
 }
 
 /// Lets go of a copy, which has to be in one file by then: what lies beside it is not taken along.

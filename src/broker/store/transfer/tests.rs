@@ -145,6 +145,11 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         assert_eq!(files::readers(&file).unwrap(), files::Readers::Owner);
         let error = backup(&config, &env(), &file, None).await.unwrap_err();
         assert!(error.to_string().contains("already"), "{error}");
+        let elsewhere = path("not/there/backup.db");
+        let error = backup(&config, &env(), &elsewhere, Some(&kek())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        assert!(error.message().starts_with("there is no directory ") && !error.hints().is_empty());
+        assert!(!files::exists(path("not")));
         // What comes later is not in it, and the broker goes on.
         append(&running, &[record("later")]).await.unwrap();
         for (kind, into) in
