@@ -1,7 +1,13 @@
 //! How times and durations look, to people and in reports.
 
+use std::borrow::Cow;
+use std::iter;
+use std::ops::Range;
+
 use comfy_table::presets::NOTHING;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+use textwrap::core::display_width;
+use textwrap::{Options, WordSeparator, WordSplitter};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -16,38 +22,148 @@ pub(crate) fn columns<const N: usize>(
     headings: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell)).to_vec());
+    let rows: Vec<Vec<String>> =
+        iter::once(headings.map(String::from).to_vec()).chain(rows).collect();
+    let columns: Vec<Column> =
+        (0..N).map(|n| Column::of(rows.iter().map(|row| &*row[n]))).collect();
+    let least = columns.iter().map(|column| column.least + GAP).sum::<usize>();
+    match width.map(usize::from) {
+        // Where it cannot be that narrow, rows are of several lines, in which nothing is broken.
+        Some(width) if width < least => below_each_other(width, &columns, &rows),
+        _ => table(width, &columns, &rows, 0..N),
+    }
+}
+
+/// What is known of a column before it is laid out.
+struct Column {
+    /// How wide it is where nothing in it is broken.
+    widest: usize,
+    /// How narrow it may become.
+    least: usize,
+    /// Whether something in it is a whole cell that must not be broken.
+    is_whole: bool,
+}
+
+impl Column {
+    fn of<'a>(cells: impl Iterator<Item = &'a str>) -> Self {
+        let mut column = Self { widest: 0, least: 0, is_whole: false };
+        for cell in cells {
+            let width = display_width(cell);
+            column.widest = column.widest.max(width);
+            column.is_whole |= is_id(cell) || is_moment(cell);
+            let moment = cell.split(' ').find(|word| is_moment(word)).map_or(0, str::len);
+            column.least = column.least.max(width.min(LEAST)).max(moment);
+        }
+        if column.is_whole {
+            column.least = column.widest;
+        }
+        column
+    }
+}
+
+/// Some of the columns, side by side.
+fn table(
+    width: Option<u16>,
+    columns: &[Column],
+    rows: &[Vec<String>],
+    these: Range<usize>,
+) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(headings.to_vec());
-    let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell)));
-    let (mut has_ids, mut taken) = ([false; N], [0; N]);
-    for row in rows {
-        for ((has, taken), cell) in has_ids.iter_mut().zip(&mut taken).zip(&row) {
-            if is_id(cell) {
-                (*has, *taken) = (true, (*taken).max(cell.len() + GAP));
-            }
+    for (n, row) in rows.iter().enumerate() {
+        let row = row[these.clone()].to_vec();
+        match n {
+            0 => table.set_header(row),
+            _ => table.add_row(row),
+        };
+    }
+    let columns = &columns[these];
+    let widths = match width {
+        Some(width) => {
+            table.set_width(width);
+            shared_out(usize::from(width), columns)
         }
-        table.add_row(row.to_vec());
-    }
-    // Where ids leave too little for the rest, lines are as long as they are: a terminal breaks
-    // them without breaking what is copied.
-    let others = has_ids.iter().filter(|has| !**has).count();
-    let least = taken.iter().sum::<usize>() + others * (LEAST + GAP);
-    if let Some(width) = width.filter(|width| usize::from(*width) >= least) {
-        table.set_width(width);
-    }
-    for (column, has_ids) in table.column_iter_mut().zip(has_ids) {
+        None => columns.iter().map(|column| column.widest).collect(),
+    };
+    for ((shown, column), width) in table.column_iter_mut().zip(columns).zip(widths) {
         // Rows start where the text above them does.
-        column.set_padding((0, GAP as u16));
-        // An id is there to be copied: broken in two it is none.
-        if has_ids {
-            column.set_constraint(ColumnConstraint::ContentWidth);
+        shown.set_padding((0, GAP as u16));
+        if width < column.widest {
+            let width = u16::try_from(width + GAP).unwrap_or(u16::MAX);
+            shown.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width)));
+        } else {
+            shown.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     table.trim_fmt()
 }
 
-/// How far columns are apart.
+/// How wide each column becomes: none is narrower than it may be, and those that could use more
+/// share what is left.
+fn shared_out(width: usize, columns: &[Column]) -> Vec<usize> {
+    let mut widths: Vec<usize> = columns.iter().map(|column| column.least).collect();
+    let taken = widths.iter().map(|width| width + GAP).sum::<usize>();
+    let mut left = width.saturating_sub(taken);
+    loop {
+        let wanting =
+            columns.iter().zip(&widths).filter(|(column, width)| column.widest > **width).count();
+        if wanting == 0 || left == 0 {
+            return widths;
+        }
+        let share = (left / wanting).max(1);
+        for (column, width) in columns.iter().zip(&mut widths) {
+            let more = share.min(column.widest.saturating_sub(*width)).min(left);
+            *width += more;
+            left -= more;
+        }
+    }
+}
+
+/// The columns, as many in a line as there is room for: those that follow are below, line by line.
+fn below_each_other(width: usize, columns: &[Column], rows: &[Vec<String>]) -> String {
+    let (mut parts, mut start, mut taken) = (Vec::new(), 0, 0);
+    for (n, column) in columns.iter().enumerate() {
+        if n > start && taken + column.widest > width {
+            parts.push(start..n);
+            (start, taken) = (n, GAP);
+        }
+        taken += column.widest + GAP;
+    }
+    parts.push(start..columns.len());
+    let parts: Vec<String> =
+        parts.into_iter().map(|part| table(None, columns, rows, part)).collect();
+    let parts: Vec<Vec<&str>> = parts.iter().map(|part| part.split('\n').collect()).collect();
+    let mut lines = Vec::new();
+    for n in 0..rows.len() {
+        for (below, part) in parts.iter().enumerate() {
+            let line = part.get(n).map_or("", |line| line.trim_end());
+            match below {
+                0 => lines.push(line.to_string()),
+                _ if line.is_empty() => {}
+                // A text that is longer than a line has several, between words.
+                _ => lines.extend(pieces(line, width).map(|piece| format!("{:GAP$}{piece}", ""))),
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+/// A line that is to be below others, in pieces for which there is room.
+fn pieces(line: &str, width: usize) -> impl Iterator<Item = Cow<'_, str>> {
+    let room = width.saturating_sub(GAP);
+    let options = Options::new(room)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .break_words(false);
+    let pieces = match display_width(line) <= room {
+        true => vec![Cow::Borrowed(line)],
+        false => textwrap::wrap(line, options),
+    };
+    pieces.into_iter()
+}
+
+/// How far columns are apart, and what is below others to the right of them.
 const GAP: usize = 2;
 /// How narrow a column may become.
 const LEAST: usize = 8;
@@ -57,6 +173,11 @@ const LEAST: usize = 8;
 fn is_id(cell: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     Uuid::try_parse(cell).is_ok() || cell.len() == 43 && cell.bytes().all(is_part)
+}
+
+/// Whether it is a moment, as [`moment`] writes it.
+fn is_moment(cell: &str) -> bool {
+    cell.ends_with('Z') && OffsetDateTime::parse(cell, &Rfc3339).is_ok()
 }
 
 /// A moment in RFC 3339, in UTC and whole seconds.
@@ -101,15 +222,51 @@ mod tests {
     }
 
     #[test]
-    fn where_ids_leave_too_little_nothing_is_broken() {
-        let id = "J8yE6zmqwgmR0jkMuUVbgcZ0hPIFN5Vn_NeZr-ldr3s".to_string();
-        let row = [id, "the log".into(), "Ed25519".into(), "2026-11-30T07:51:37Z".into()];
-        let wide = columns(None, ["KEY", "SIGNS", "ALGORITHM", "SINCE"], [row.clone()]);
-        for width in [40, 60, 70] {
-            let narrow =
-                columns(Some(width), ["KEY", "SIGNS", "ALGORITHM", "SINCE"], [row.clone()]);
-            assert_eq!(narrow, wide, "{width}");
+    fn where_ids_leave_too_little_rows_are_of_several_lines() {
+        let id = "J8yE6zmqwgmR0jkMuUVbgcZ0hPIFN5Vn_NeZr-ldr3s";
+        let (since, next) = ("2026-11-30T07:51:37Z", "signs from 2026-12-01T07:51:37Z");
+        let row = [id, "the log", "Ed25519", "published", since, next].map(String::from);
+        let headings = ["KEY", "SIGNS", "ALGORITHM", "STATE", "SINCE", ""];
+        for width in [40, 60, 80, 100] {
+            let table = columns(Some(width), headings, [row.clone(), row.clone()]);
+            for cell in &row {
+                assert_eq!(table.matches(cell.as_str()).count(), 2, "{width}\n{table}");
+            }
+            let longest = table.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(longest <= usize::from(width.max(43)), "{width}\n{table}");
         }
+        let table = columns(Some(80), headings, [row.clone()]);
+        let expected = "\
+KEY                                          SIGNS    ALGORITHM  STATE
+  SINCE
+J8yE6zmqwgmR0jkMuUVbgcZ0hPIFN5Vn_NeZr-ldr3s  the log  Ed25519    published
+  2026-11-30T07:51:37Z  signs from 2026-12-01T07:51:37Z";
+        assert_eq!(table, expected);
+        // Where there is room, a row is a line.
+        assert_eq!(columns(Some(140), headings, [row.clone()]).lines().count(), 2);
+        assert_eq!(columns(None, headings, [row]).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_time_stays_whole_and_the_reason_becomes_narrower() {
+        let at = "2026-12-01T03:33:49Z";
+        let reason =
+            "somebody who holds the token asked for what was issued before 2026-01-01T00:00:00Z";
+        let row = ["12", at, "revoked", "alice", "reader", "127.0.0.1", reason].map(String::from);
+        let headings = ["RECORD", "AT", "DECISION", "SUBJECT", "ROLE", "FROM", "REASON"];
+        for width in [80, 100, 120] {
+            let table = columns(Some(width), headings, [row.clone()]);
+            for whole in [at, "revoked", "2026-01-01T00:00:00Z"] {
+                assert!(table.contains(whole), "{width}\n{table}");
+            }
+        }
+        let table = columns(Some(100), headings, [row.clone()]);
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+        assert!(table.lines().count() > 2 && table.contains("127.0.0.1"), "{table}");
+        // Below the others it is broken between words.
+        let table = columns(Some(60), headings, [row]);
+        assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
+        assert!(table.ends_with(" was issued\n  before 2026-01-01T00:00:00Z"), "{table}");
     }
 
     #[test]
