@@ -2,10 +2,10 @@
 //! told one first. A small file for each address in the state directory, with nothing
 //! secret in it; what cannot be read or written is not missed.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 use crate::dpop::is_nonce;
 use crate::host::{Host, files};
@@ -32,10 +32,5 @@ pub(super) fn keep(host: &Host, address: &Issuer, nonce: &str) {
 
 fn path(host: &Host, address: &Issuer) -> PathBuf {
     let hash = digest(&SHA256, address.as_str().as_bytes());
-    let name = hash.as_ref().iter().fold(String::new(), |mut name, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-        name
-    });
-    host.dirs.state.join("nonces").join(name)
+    host.dirs.state.join("nonces").join(HEXLOWER.encode(hash.as_ref()))
 }
