@@ -1,14 +1,15 @@
 //! A wrapper for values that must not leak.
 
+use std::borrow::Borrow;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 /// A value that is wiped when dropped and that no formatting shows.
 ///
-/// There is no `Display`, no `Serialize`, no `PartialEq` and no `Deref`: whoever
+/// There is no `Display`, no `Serialize` (but [`bare`], for single fields), no `PartialEq` and no `Deref`: whoever
 /// needs the value says so with [`Secret::expose`], which makes each such place
 /// easy to find and to review.
 #[derive(Clone)]
@@ -64,6 +65,20 @@ impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     }
 }
 
+/// Writes a secret down, where its field says so (`#[serde(serialize_with = …)]`): as a part of
+/// what is a secret itself, such as what rests in a keyring.
+pub fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.expose().serialize(serializer)
+}
+
+/// The same, where there may be one.
+pub fn bare_option<S: Serializer>(
+    secret: &Option<impl Borrow<Secret<String>>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|secret| secret.borrow().expose()).serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +88,23 @@ mod tests {
         let secret = Secret::new(String::from("hunter2"));
         assert_eq!(format!("{secret:?}"), "Secret(redacted)");
         assert_eq!(format!("{:?}", Some(&secret)), "Some(Secret(redacted))");
+    }
+
+    #[test]
+    fn only_a_field_that_says_so_writes_a_secret_down() {
+        #[derive(Serialize)]
+        struct Resting<'a> {
+            #[serde(serialize_with = "bare")]
+            one: Secret<String>,
+            #[serde(serialize_with = "bare_option")]
+            other: Option<&'a Secret<String>>,
+            #[serde(serialize_with = "bare_option")]
+            none: Option<Secret<String>>,
+        }
+        let secret = Secret::new(String::from("hunter2"));
+        let resting = Resting { one: secret.clone(), other: Some(&secret), none: None };
+        let written = serde_json::to_string(&resting).unwrap();
+        assert_eq!(written, r#"{"one":"hunter2","other":"hunter2","none":null}"#);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What a broker answers to those who operate it. What it says besides, nobody here reads.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, bare_option};
 use crate::wire::{RevocationReach, RevokedAwsSessions};
 
 /// A key that signs, but for the key itself.
@@ -81,7 +81,7 @@ pub struct Rotation {
 #[derive(Default, Serialize)]
 pub struct Revoke<'a> {
     /// This one.
-    #[serde(serialize_with = "bare", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "bare_option", skip_serializing_if = "Option::is_none")]
     pub token: Option<&'a Secret<String>>,
     /// The one with this id.
     pub jti: Option<Uuid>,
@@ -99,11 +99,6 @@ pub struct Revoke<'a> {
     pub before: Option<String>,
     /// Why.
     pub reason: &'a str,
-}
-
-/// Writes a secret down, into a request that is a secret itself.
-fn bare<S: Serializer>(token: &Option<&Secret<String>>, serializer: S) -> Result<S::Ok, S::Error> {
-    token.map(Secret::expose).serialize(serializer)
 }
 
 /// What became of tokens that were to be revoked.

@@ -1,8 +1,8 @@
 //! Long-lived access keys of AWS.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::secret::{Secret, bare, bare_option};
 
 /// How long the parts may be, in bytes:
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_AccessKey.html>; other
@@ -23,19 +23,6 @@ pub struct AccessKeys {
     /// The session token, where they are those of a session.
     #[serde(default, serialize_with = "bare_option", skip_serializing_if = "Option::is_none")]
     pub session: Option<Secret<String>>,
-}
-
-/// Writes a secret down. Only [`AccessKeys::write`] leads here, and what it yields
-/// is a secret itself.
-fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.expose().serialize(serializer)
-}
-
-fn bare_option<S: Serializer>(
-    secret: &Option<Secret<String>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
 impl AccessKeys {

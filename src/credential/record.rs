@@ -1,7 +1,7 @@
 //! The form in which credentials rest in a keyring.
 //!
-//! Secrets have no `Serialize` on purpose, so this is the one place that writes
-//! them down, and it yields a secret itself.
+//! Secrets have no `Serialize` on purpose: this writes those of credentials down, and
+//! yields a secret itself. Sessions and access keys do so for their own.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;

@@ -1,13 +1,13 @@
 //! What is kept of a login between runs.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::aws::sso::oidc::{Registration, Tokens};
 use crate::credential::{Assertion, Lifetime, Principal, TokenType};
 use crate::error::Result;
 use crate::host::Host;
-use crate::secret::Secret;
+use crate::secret::{Secret, bare, bare_option};
 
 /// The version of the form in which a session rests. One of another version
 /// counts as absent: the person logs in again.
@@ -53,19 +53,6 @@ pub(super) struct Ended {
     #[serde(with = "time::serde::timestamp")]
     pub(super) since: OffsetDateTime,
     ended: bool,
-}
-
-/// Writes a secret down. Only [`Session::encode`] leads here, and what it yields
-/// is a secret itself.
-fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.expose().serialize(serializer)
-}
-
-fn bare_option<S: Serializer>(
-    secret: &Option<Secret<String>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
 impl Session {

@@ -1,10 +1,10 @@
 //! What is kept of a login between runs.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::credential::{Assertion, Lifetime, Principal, TokenType};
-use crate::secret::Secret;
+use crate::secret::{Secret, bare, bare_option};
 
 /// The version of the form in which a session rests. One of another version
 /// counts as absent: the person logs in again.
@@ -60,19 +60,6 @@ pub(super) struct Token {
 struct AccessToken {
     audience: String,
     token: Token,
-}
-
-/// Writes a secret down. Only [`Session::encode`] leads here, and what it yields
-/// is a secret itself.
-fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.expose().serialize(serializer)
-}
-
-fn bare_option<S: Serializer>(
-    secret: &Option<Secret<String>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
 impl Session {
