@@ -28,12 +28,28 @@ pub(crate) const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 /// Inputs are no longer than what any parser looks at, and a bit.
 const MAX_INPUT: usize = 70_000;
 
+/// What became of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It was taken for what it says, and what must hold of such was looked at.
+    Accepted,
+    /// It was not, and there is little that could fail to hold.
+    Refused,
+}
+
+impl Fate {
+    pub(crate) fn accepted_if(is_accepted: bool) -> Self {
+        if is_accepted { Self::Accepted } else { Self::Refused }
+    }
+}
+
 /// Tries a property with the inputs of a target, and with `more`. It panics where it does
-/// not hold.
+/// not hold, and tells what became of the input where it does. One of the inputs has to be
+/// accepted: a property of what is accepted holds of nothing, too.
 pub(crate) fn hold(
     target: &str,
     more: impl IntoIterator<Item = Vec<u8>>,
-    property: impl Fn(&[u8]) + RefUnwindSafe + Send + Sync + 'static,
+    property: impl Fn(&[u8]) -> Fate + RefUnwindSafe + Send + Sync + 'static,
 ) {
     let mut inputs: Vec<_> = more.into_iter().collect();
     inputs.extend(committed(target));

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Expected, Shown, Target, ath, verify};
-use crate::fuzz::{NOW, halves, hold, jwk, signed};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    NOW, halves, hold, jwk, signed,
+};
 
 const ADDRESS: &str = "https://b.example/token";
 const TOKEN: &str = "the token";
@@ -32,13 +35,10 @@ fn proof() {
     let known = expecting(|expected| verify(&good, expected)).unwrap().thumbprint;
     let text = good.clone();
     hold("proof", [good.into_bytes()], move |input| {
-        let Ok(proof) = std::str::from_utf8(input) else { return };
-        if let Ok(verified) = expecting(|expected| verify(proof, expected)) {
-            assert!(
-                proof == text || verified.thumbprint != known,
-                "what nobody signed is accepted"
-            );
-        }
+        let Ok(proof) = std::str::from_utf8(input) else { return Refused };
+        let Ok(verified) = expecting(|expected| verify(proof, expected)) else { return Refused };
+        assert!(proof == text || verified.thumbprint != known, "what nobody signed is accepted");
+        Accepted
     });
 }
 
@@ -49,7 +49,7 @@ fn proof_claims() {
     hold("proof_claims", [good], |input| {
         let (header, claims) = halves(input);
         let proof = signed(header, claims);
-        let Ok(verified) = expecting(|expected| verify(&proof, expected)) else { return };
+        let Ok(verified) = expecting(|expected| verify(&proof, expected)) else { return Refused };
         let header: Value = serde_json::from_slice(header).unwrap();
         let claims: Value = serde_json::from_slice(claims).unwrap();
         let typ = header["typ"].as_str().unwrap().to_ascii_lowercase();
@@ -72,6 +72,7 @@ fn proof_claims() {
         assert!(!claims["jti"].as_str().unwrap().is_empty());
         assert_eq!(claims.get("nonce").and_then(Value::as_str), verified.nonce.as_deref());
         assert_eq!(verified.id.len(), 43);
+        Accepted
     });
 }
 
@@ -80,8 +81,8 @@ fn target() {
     let seeds =
         [ADDRESS, "HTTP://A.example:80/%7e/%2f/../x?y#z", "https://[::1]/", "https://é.example"];
     hold("target", seeds.map(|seed| seed.into()), |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Some(target) = Target::parse(text) else { return };
+        let Ok(text) = std::str::from_utf8(input) else { return Refused };
+        let Some(target) = Target::parse(text) else { return Refused };
         // What is the same is so once and for all.
         assert_eq!(Target::parse(target.as_str()), Some(target.clone()));
         assert!(!target.as_str().contains(['?', '#', ' ']) && target.as_str().starts_with("http"));
@@ -93,5 +94,6 @@ fn target() {
             format!("{scheme}://{host}").to_ascii_lowercase()
         };
         assert!(origin(text).starts_with(&origin(target.as_str())));
+        Accepted
     });
 }

@@ -3,9 +3,9 @@
 use std::ffi::{CString, c_char, c_int};
 use std::sync::OnceLock;
 
-use super::MAX_INPUT;
+use super::{Fate, MAX_INPUT};
 
-static PROPERTY: OnceLock<Box<dyn Fn(&[u8]) + Send + Sync>> = OnceLock::new();
+static PROPERTY: OnceLock<Box<dyn Fn(&[u8]) -> Fate + Send + Sync>> = OnceLock::new();
 
 #[expect(unsafe_code, reason = "there is no libFuzzer but this")]
 unsafe extern "C" {
@@ -23,7 +23,7 @@ unsafe extern "C" {
 pub(super) fn run(
     target: &str,
     inputs: &[Vec<u8>],
-    property: impl Fn(&[u8]) + Send + Sync + 'static,
+    property: impl Fn(&[u8]) -> Fate + Send + Sync + 'static,
 ) {
     let told = std::env::var("TMPCRED_FUZZ").expect("tests/run fuzz sets TMPCRED_FUZZ");
     let mut told = told.split_whitespace();

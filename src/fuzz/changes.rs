@@ -2,31 +2,37 @@
 
 use std::panic::RefUnwindSafe;
 
-use super::MAX_INPUT;
+use super::{Fate, MAX_INPUT};
 
 /// How many changes of each input are tried.
 const CHANGES: u64 = 48;
 
-/// Tries a property with all of them.
-pub(super) fn run(target: &str, inputs: &[Vec<u8>], property: &(impl Fn(&[u8]) + RefUnwindSafe)) {
+/// Tries a property with all of them. One of those that are not changed has to be accepted.
+pub(super) fn run(
+    target: &str,
+    inputs: &[Vec<u8>],
+    property: &(impl Fn(&[u8]) -> Fate + RefUnwindSafe),
+) {
+    let mut fates = Vec::new();
     for input in inputs {
-        tried(target, input, property);
+        fates.push(tried(target, input, property));
         let mut random = Random::of(target, input);
         for _ in 0..CHANGES {
             tried(target, &random.changed(input, inputs), property);
         }
     }
+    assert!(fates.contains(&Fate::Accepted), "{target} accepts none of its inputs");
 }
 
 /// Says with what it failed, so that it can be kept.
-fn tried(target: &str, input: &[u8], property: &(impl Fn(&[u8]) + RefUnwindSafe)) {
-    if let Err(panic) = std::panic::catch_unwind(|| property(input)) {
+fn tried(target: &str, input: &[u8], property: &(impl Fn(&[u8]) -> Fate + RefUnwindSafe)) -> Fate {
+    std::panic::catch_unwind(|| property(input)).unwrap_or_else(|panic| {
         let shown = String::from_utf8_lossy(input);
         tracing::error!(target, "does not hold for {shown:?}");
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         panic!("{target} does not hold for {shown:?}: {}", said.unwrap_or_default());
-    }
+    })
 }
 
 /// What looks random, and is the same each time.
@@ -72,4 +78,10 @@ impl Random {
         changed.truncate(MAX_INPUT);
         changed
     }
+}
+
+#[test]
+#[should_panic(expected = "made_up accepts none of its inputs")]
+fn a_target_that_accepts_none_of_its_inputs_fails() {
+    run("made_up", &[b"x".to_vec(), b"y".to_vec()], &|_| Fate::Refused);
 }

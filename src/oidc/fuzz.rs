@@ -10,7 +10,10 @@ use super::documents::{Freshness, MAX_AGE, MIN_AGE};
 use super::jwt::{self, ALGORITHMS, Algorithm, Expectations, LEEWAY};
 use super::{Issuer, Keys};
 use crate::error::{Error, ErrorKind};
-use crate::fuzz::{NOW, halves, headers, hold, jwk, signed};
+use crate::fuzz::{
+    Fate::{self, Accepted, Refused},
+    NOW, halves, headers, hold, jwk, signed,
+};
 use crate::host::http::Response;
 use crate::secret::Secret;
 
@@ -47,8 +50,10 @@ fn jwt() {
     let good = signed(HEADER, &good_claims());
     let (keys, known) = (keys(), good.clone());
     hold("jwt", [good.into_bytes()], move |input| {
-        let Ok(token) = std::str::from_utf8(input) else { return };
-        match expecting(|expected| jwt::verify(token, &keys, expected)) {
+        let Ok(token) = std::str::from_utf8(input) else { return Refused };
+        let verified = expecting(|expected| jwt::verify(token, &keys, expected));
+        let fate = Fate::accepted_if(verified.is_ok());
+        match verified {
             Ok(_) => assert_eq!(token, known, "what nobody signed is accepted"),
             Err(refusal) => assert_eq!(Error::from(refusal).kind(), ErrorKind::Verification),
         }
@@ -63,6 +68,7 @@ fn jwt() {
             let whole = !read.iter().flat_map(Map::values).any(has_fraction);
             assert!(!whole || read == again);
         }
+        fate
     });
 }
 
@@ -84,7 +90,7 @@ fn claims() {
         let (header, claims) = halves(input);
         let token = signed(header, claims);
         let verified = expecting(|expected| jwt::verify(&token, &keys, expected));
-        let Ok(verified) = verified else { return };
+        let Ok(verified) = verified else { return Refused };
         let header: Value = serde_json::from_slice(header).unwrap();
         let claims: Value = serde_json::from_slice(claims).unwrap();
         assert_eq!(header["alg"], "EdDSA");
@@ -105,6 +111,7 @@ fn claims() {
             assert!(claims.get(name).is_none_or(|time| seconds(time) < now + leeway + 1.0));
         }
         assert_eq!(Value::Object(verified.all), claims);
+        Accepted
     });
 }
 
@@ -112,7 +119,7 @@ fn claims() {
 fn jwks() {
     let token = signed(HEADER, &good_claims());
     hold("jwks", [], move |input| {
-        let Ok(keys) = Keys::parse(input) else { return };
+        let Ok(keys) = Keys::parse(input) else { return Refused };
         let mut count = 0;
         for algorithm in ALGORITHMS {
             count = count.max(keys.candidates(None, *algorithm).count());
@@ -125,6 +132,7 @@ fn jwks() {
         let verified = expecting(|expected| jwt::verify(&token, &keys, expected));
         let text = String::from_utf8_lossy(input);
         assert!(verified.is_err() || text.contains("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"));
+        Fate::accepted_if(verified.is_ok())
     });
 }
 
@@ -136,16 +144,17 @@ fn discovery() {
             let document: Discovery = serde_json::from_slice(text).ok()?;
             document.check(&issuer).is_ok().then_some(document)
         };
-        let Some(found) = read(input) else { return };
+        let Some(found) = read(input) else { return Refused };
         let text = serde_json::to_vec(&found).unwrap();
         let again = read(&text).expect("what was accepted is so again");
         assert_eq!(serde_json::to_vec(&again).unwrap(), text);
         assert_eq!(found.jwks_uri.scheme(), "https");
         assert!(found.jwks_uri.username().is_empty() && found.jwks_uri.password().is_none());
         // What nobody reads need not be text.
-        let Ok::<Value, _>(document) = serde_json::from_slice(input) else { return };
+        let Ok::<Value, _>(document) = serde_json::from_slice(input) else { return Accepted };
         // A list may stand for an object.
         assert!(!document.is_object() || document["issuer"] == ISSUER);
+        Accepted
     });
 }
 
@@ -154,13 +163,14 @@ fn issuer() {
     let seeds =
         ["https://a.example/t", "http://[::1]:1/", "http://localhost", "https://u@a.example"];
     hold("issuer", seeds.map(|seed| seed.into()), |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Ok(issuer) = Issuer::parse(text) else { return };
+        let Ok(text) = std::str::from_utf8(input) else { return Refused };
+        let Ok(issuer) = Issuer::parse(text) else { return Refused };
         assert_eq!(issuer.as_str(), text);
         let url = issuer.url();
         assert!(url.query().is_none() && url.fragment().is_none() && url.username().is_empty());
         assert!(url.scheme() == "https" || crate::host::http::is_loopback(url));
         assert_eq!(issuer.join("token").host(), url.host());
+        Accepted
     });
 }
 
@@ -196,5 +206,6 @@ fn freshness() {
         assert_eq!(with(Some((CACHE_CONTROL, "max-age"))), Freshness { age: MIN_AGE, ..said });
         let aged = with(headers.get(AGE).is_none().then_some((AGE, "9999999999")));
         assert!(aged.age <= said.age && aged.keep == said.keep);
+        Fate::accepted_if(said.keep && said.age > MIN_AGE)
     });
 }

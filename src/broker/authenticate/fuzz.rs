@@ -8,7 +8,10 @@ use super::super::config::TrustedIssuer;
 use super::super::policy::Needs;
 use super::{respelled, suppose};
 use crate::credential::Principal;
-use crate::fuzz::{NOW, hold};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    NOW, hold,
+};
 use crate::oidc::{Claims, Issuer, jwt};
 
 const ISSUER: &str = "https://i.example";
@@ -21,15 +24,17 @@ fn caller() {
     }))
     .unwrap();
     hold("caller", [], move |input| {
-        let Ok(Value::Object(all)) = serde_json::from_slice(input) else { return };
+        let Ok(Value::Object(all)) = serde_json::from_slice(input) else { return Refused };
         let Some(subject) = all.get("sub").and_then(Value::as_str).map(String::from) else {
-            return;
+            return Refused;
         };
         let principal = Principal { issuer: ISSUER.into(), subject: subject.clone() };
         let audience = jwt::audience(&all);
         let said = all.clone();
         let claims = Claims { principal, audience, issued_at: None, expires_at: NOW, all };
-        let Ok(caller) = suppose("corp", &config, &own, claims, &Needs::default()) else { return };
+        let Ok(caller) = suppose("corp", &config, &own, claims, &Needs::default()) else {
+            return Refused;
+        };
         assert!(subject.len() <= 1024 && !subject.chars().any(char::is_control));
         // Nobody can have the id of somebody else.
         let id = caller.id();
@@ -47,5 +52,6 @@ fn caller() {
         assert!(caller.actors().len() <= 4 && said.get("events").is_none());
         let values: BTreeMap<_, _> = caller.tags().iter().map(|(k, v)| (k, v.len())).collect();
         assert!(values.values().sum::<usize>() <= 5_000);
+        Accepted
     });
 }

@@ -12,7 +12,10 @@ use super::source::Source;
 use super::token::Requested;
 use crate::broker::config::ForwardedHeader;
 use crate::broker::network::Network;
-use crate::fuzz::{headers, hold};
+use crate::fuzz::{
+    Fate::{self, Accepted, Refused},
+    headers, hold,
+};
 
 const NAMES: [&str; 15] = [
     "grant_type",
@@ -35,7 +38,7 @@ const NAMES: [&str; 15] = [
 #[test]
 fn form() {
     hold("form", [], |input| {
-        let Ok(form) = Form::parse(input, &["resource"]) else { return };
+        let Ok(form) = Form::parse(input, &["resource"]) else { return Refused };
         let mut again = form_urlencoded::Serializer::new(String::new());
         for name in NAMES {
             let values: Vec<_> = form.all(name).collect();
@@ -47,14 +50,15 @@ fn form() {
         for name in NAMES {
             assert!(form.all(name).eq(again.all(name)), "{name}");
         }
-        let Ok(form) = Form::parse(input, &[]) else { return };
-        let Ok(requested) = Requested::read(&form) else { return };
+        let Ok(form) = Form::parse(input, &[]) else { return Refused };
+        let Ok(requested) = Requested::read(&form) else { return Refused };
         assert!(crate::broker::config::is_name(&requested.role));
         assert!(requested.scope.is_none_or(|scope| (1..=100).contains(&scope.len())));
         assert!(requested.ttl.is_none_or(|ttl| !ttl.is_zero()));
         assert!(
             form.all("audience").chain(form.all("resource")).all(|one| one == requested.audience)
         );
+        Accepted
     });
 }
 
@@ -64,7 +68,9 @@ fn header_lines() {
     let proxies: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
     hold("header_lines", [], move |input| {
         let headers = headers(input);
-        if let Ok(bearer) = bearer(&headers) {
+        let bearer = bearer(&headers);
+        let fate = Fate::accepted_if(bearer.is_ok());
+        if let Ok(bearer) = bearer {
             let mut given = headers.get_all("authorization").iter();
             let one = given.next().unwrap().to_str().unwrap();
             assert!(
@@ -103,5 +109,6 @@ fn header_lines() {
             let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             assert!(loopback || host == "localhost" || host == "broker.example", "{host}");
         }
+        fate
     });
 }

@@ -3,7 +3,10 @@
 use hyper::header::HeaderName;
 
 use super::*;
-use crate::fuzz::{halves, hold};
+use crate::fuzz::{
+    Fate::{self, Accepted, Refused},
+    halves, hold,
+};
 
 struct Nothing;
 
@@ -31,11 +34,19 @@ fn endpoint() {
                 request = request.header(name, value);
             }
         }
-        let Ok(request) = request.body(()) else { return };
+        let Ok(request) = request.body(()) else { return Refused };
         let address = SocketAddr::from(([127, 0, 0, 1], 4711));
         let guard =
             Guard { address, token: Secret::new("the-token".into()), from: Arc::new(Nothing) };
-        assert!(guard.admit(&request, false).is_err());
+        assert!(guard.admit(&request, false).is_err(), "a program of somebody else");
+        if guard.admit(&request, true).is_err() {
+            return Refused;
+        }
+        assert!(request.method() == Method::GET && request.uri() == PATH);
+        for (name, value) in [(HOST, "127.0.0.1:4711"), (AUTHORIZATION, "the-token")] {
+            assert!(request.headers().get_all(name).iter().eq([value]), "{value}");
+        }
+        Accepted
     });
 }
 
@@ -49,5 +60,6 @@ fn endpoint_headers() {
         let proxy =
             ["forwarded", "via", "x-real-ip"].contains(&&*name) || name.starts_with("x-forwarded");
         assert_eq!(tells_of_a_proxy(&name), proxy);
+        Fate::accepted_if(input == b"the-token")
     });
 }

@@ -1,7 +1,10 @@
 //! Where somebody says that their work stands in a trace.
 
 use super::*;
-use crate::fuzz::{halves, hold};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    halves, hold,
+};
 
 const PARENTS: [&str; 3] = [
     "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -16,13 +19,13 @@ fn trace_context() {
     let seeds = PARENTS.iter().zip(STATES).map(|(parent, state)| format!("{parent}\n{state}"));
     hold("trace_context", seeds.map(String::into_bytes), |input| {
         let (parent, states) = halves(input);
-        let Ok(parent) = HeaderValue::from_bytes(parent) else { return };
+        let Ok(parent) = HeaderValue::from_bytes(parent) else { return Refused };
         let mut headers = HeaderMap::new();
         headers.insert(PARENT, parent);
         for state in states.split(|byte| *byte == b'\n').take(100) {
             headers.extend(HeaderValue::from_bytes(state).ok().map(|state| (STATE, state)));
         }
-        let Some(read) = from_headers(&headers) else { return };
+        let Some(read) = from_headers(&headers) else { return Refused };
         assert!(read.is_valid() && read.is_remote());
         assert_eq!(trace_id(&read.trace_id().to_string()), Some(read.trace_id()));
         // What is handed on is text that everybody reads alike.
@@ -35,5 +38,6 @@ fn trace_context() {
         // Whoever says two things has said nothing.
         headers.append(PARENT, HeaderValue::from_str(&parent).unwrap());
         assert_eq!(from_headers(&headers), None);
+        Accepted
     });
 }

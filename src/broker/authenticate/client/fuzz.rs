@@ -6,7 +6,10 @@ use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::*;
-use crate::fuzz::{NOW, halves, hold, jwk, signed};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    NOW, halves, hold, jwk, signed,
+};
 use crate::host::clock::FixedClock;
 
 const OWN: &str = "https://broker.example";
@@ -54,10 +57,12 @@ fn client_assertion() {
                 assert_ne!(id(others.unwrap(), &read.claims).unwrap(), proved.id);
                 let types = read.header.get("typ").map(|typ| typ.as_str().unwrap());
                 assert!(types.is_none_or(|typ| typ.to_ascii_lowercase().ends_with("jwt")));
+                Accepted
             }
             Err(Unproved::Invalid(error) | Unproved::Unknown(error)) => {
                 assert_eq!(error.kind(), ErrorKind::Verification);
                 assert!(!error.to_string().chars().any(char::is_control), "{error}");
+                Refused
             }
             Err(Unproved::Unavailable(error)) => panic!("nobody is asked for keys: {error}"),
         }

@@ -1,7 +1,10 @@
 //! What an API server answers.
 
 use super::*;
-use crate::fuzz::{NOW, hold};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    NOW, hold,
+};
 use crate::host::clock::{SkewMeter, SystemClock};
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY};
 
@@ -18,7 +21,7 @@ fn review() {
     };
     let reviewer = std::panic::AssertUnwindSafe(reviewer);
     hold("review", [], move |input| {
-        let Ok(Reviewed { status }) = serde_json::from_slice(input) else { return };
+        let Ok(Reviewed { status }) = serde_json::from_slice(input) else { return Refused };
         let said = Claims {
             principal: Principal { issuer: "https://c.example".into(), subject: "said".into() },
             audience: vec!["me".into()],
@@ -35,13 +38,13 @@ fn review() {
             leeway: LEEWAY,
         };
         let reviewer = &reviewer;
-        let Ok(claims) = reviewer.claims(said, status, &expected) else { return };
+        let Ok(claims) = reviewer.claims(said, status, &expected) else { return Refused };
         // What nobody reads need not be text.
-        let Ok::<Value, _>(answer) = serde_json::from_slice(input) else { return };
+        let Ok::<Value, _>(answer) = serde_json::from_slice(input) else { return Accepted };
         let status = &answer["status"];
         // A list may stand for an object.
         if !status["user"].is_object() {
-            return;
+            return Accepted;
         }
         assert_eq!(status["authenticated"], true);
         assert!(status["audiences"].as_array().unwrap().contains(&json!("me")));
@@ -54,5 +57,6 @@ fn review() {
             (&json!(claims.principal.subject), &json!("https://c.example"))
         );
         assert_eq!(claims.all["exp"], 7);
+        Accepted
     });
 }

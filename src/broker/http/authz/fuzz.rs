@@ -1,7 +1,10 @@
 //! What a proxy asks about.
 
 use super::*;
-use crate::fuzz::{halves, headers, hold};
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    halves, headers, hold,
+};
 
 fn config(proxy: &str) -> Authz {
     let route =
@@ -19,8 +22,9 @@ fn proxy() {
         let headers = headers(lines);
         let shown = credentials(&headers);
         assert!(headers.get_all("authorization").iter().count() < 2 || shown.is_err());
-        let Ok(first) = std::str::from_utf8(first) else { return };
+        let Ok(first) = std::str::from_utf8(first) else { return Refused };
         let (path, query) = first.split_once('?').map_or((first, None), |(p, q)| (p, Some(q)));
+        let mut fate = Refused;
         for config in &configs {
             let asked = Asked::read(config, &Method::GET, path, query, &headers);
             let Ok(asked) = asked else { continue };
@@ -37,6 +41,8 @@ fn proxy() {
                 Proxy::Envoy => "host",
             };
             assert_eq!(headers.get_all(name).iter().count(), 1);
+            fate = Accepted;
         }
+        fate
     });
 }

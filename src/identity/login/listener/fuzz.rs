@@ -1,7 +1,10 @@
 //! What comes to the page of a login.
 
 use super::*;
-use crate::fuzz::hold;
+use crate::fuzz::{
+    Fate::{Accepted, Refused},
+    hold,
+};
 
 #[test]
 fn callback() {
@@ -10,7 +13,7 @@ fn callback() {
         "error=access_denied&error_description=x&state=s",
     ];
     hold("callback", seeds.map(|seed| seed.into()), |input| {
-        let Ok(query) = std::str::from_utf8(input) else { return };
+        let Ok(query) = std::str::from_utf8(input) else { return Refused };
         let count = |wanted: &str| {
             form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted).count()
         };
@@ -25,10 +28,12 @@ fn callback() {
                     read.iss.is_some(),
                 ];
                 assert_eq!(names.map(&count), there.map(usize::from));
+                Accepted
             }
             Err(status) => {
                 assert_eq!(status, StatusCode::BAD_REQUEST);
                 assert!(names.iter().any(|name| count(name) > 1));
+                Refused
             }
         }
     });
