@@ -250,11 +250,16 @@ impl Running {
         format!("stdout: {}\nstderr: {}", self.stdout(), self.stderr())
     }
 
-    /// Kills it.
-    pub(crate) fn kill(&mut self) {
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Kills it. Tells how it ended: as it wanted to, where that was before.
+    pub(crate) fn kill(&mut self) -> Option<ExitStatus> {
         // The group outlives its leader where the leader left something behind.
         let _ = kill_process_group(self.pid(), Signal::KILL);
-        let _ = self.child.wait();
+        self.child.wait().ok()
     }
 }
 
