@@ -4,11 +4,16 @@ use serde_json::{Value, json};
 
 use super::tokens::claiming;
 use super::world::{CI, ISSUER, OTHER, World};
-use super::{Attack, Who, asking, attack, showing};
+use super::{Attack, Lesson, Who, asking, attack, showing};
 
-const NAMES: &str = "names that look alike";
-const PATTERNS: &str = "patterns and lists of claims";
-const SIZES: &str = "deep, huge and broken tokens";
+const NAMES: Lesson = Lesson { name: "names that look alike", refused: "400 access_denied" };
+const PATTERNS: Lesson =
+    Lesson { name: "patterns and lists of claims", refused: "400 invalid_request" };
+const SIZES: Lesson =
+    Lesson { name: "deep, huge and broken tokens", refused: "400 invalid_request" };
+
+/// Of what is more than a request may be.
+const TOO_LARGE: &[&str] = &["413 invalid_request"];
 
 pub(super) fn attacks() -> Vec<Attack> {
     [names(), patterns(), sizes()].into_iter().flatten().collect()
@@ -68,9 +73,10 @@ fn names() -> Vec<Attack> {
         let shown: String = subject.to_string().chars().take(40).collect();
         let name = format!("sub = {shown}, {} bytes", subject.to_string().len());
         let claims = json!({"sub": subject});
-        attacks.push(attack(NAMES, Who::Stranger, name, move |w| {
+        let strange = attack(NAMES, Who::Stranger, name, move |w| {
             asking(w, &w.assertion(claims.clone()), &[("role", "reader")])
-        }));
+        });
+        attacks.push(strange.refused(&["400 invalid_request"]));
     }
     for (name, group) in [
         ("the group in capitals", json!(["Platform"])),
@@ -92,7 +98,8 @@ fn names() -> Vec<Attack> {
         json!([""]),
     ] {
         let name = format!("groups = {groups}");
-        attacks.push(claiming(NAMES, Who::Stranger, name, json!({ "groups": groups })));
+        let strange = claiming(NAMES, Who::Stranger, name, json!({ "groups": groups }));
+        attacks.push(strange.refused(&["400 invalid_request"]));
     }
     let same = |w: &World, role: &'static str, claims: Value| {
         let claims = w.claims(claims);
@@ -176,7 +183,8 @@ fn patterns() -> Vec<Attack> {
         "*",
         "repo:*:*",
     ] {
-        attacks.push(job(Who::Caller, format!("sub = {subject:?}"), json!({ "sub": subject })));
+        let other = job(Who::Caller, format!("sub = {subject:?}"), json!({ "sub": subject }));
+        attacks.push(other.refused(&["400 access_denied"]));
     }
     attacks.push(job(
         Who::Stranger,
@@ -238,7 +246,8 @@ fn sizes() -> Vec<Attack> {
         raw("20,000 claims", |w| {
             let many = (0..20_000).map(|n| (format!("c{n}"), json!(1)));
             w.assertion(many.collect::<serde_json::Map<_, _>>().into())
-        }),
+        })
+        .refused(TOO_LARGE),
         raw("5,001 values in one claim", |w| {
             w.assertion(json!({"x": (0..5_001).map(|n| n.to_string()).collect::<Vec<_>>()}))
         }),
@@ -247,8 +256,9 @@ fn sizes() -> Vec<Attack> {
         }),
         raw("a token of 60,000 bytes that was signed", |w| {
             w.assertion(json!({"x": "x".repeat(60_000)}))
-        }),
-        raw("a token of 100,000 dots", |_| ".".repeat(100_000)),
+        })
+        .refused(TOO_LARGE),
+        raw("a token of 100,000 dots", |_| ".".repeat(100_000)).refused(TOO_LARGE),
         raw("a token that is no base64url", |w| w.assertion(json!({})).replacen('.', "=.", 1)),
         raw("a token in standard base64", |w| format!("{}+/", w.assertion(json!({})))),
         raw("a token with a line end", |w| format!("{}\n", w.assertion(json!({})))),

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::keys::{Key, hs256, message};
 use super::wire::{ANYBODY, form, post};
 use super::world::{ASSERTION, World, now};
-use super::{Attack, Exchange, Named, Who, attack, sending, sending_to};
+use super::{Attack, Exchange, Lesson, Named, Who, attack, sending, sending_to};
 
 /// One of the keys of a world.
 type OfWorld = fn(&World) -> &Key;
 
-const CLIENTS: &str = "what clients authenticate by";
+const CLIENTS: Lesson =
+    Lesson { name: "what clients authenticate by", refused: "401 invalid_client" };
 
 /// A client that asks for a role that only `robot` gives.
 fn by(world: &World, assertion: &str, changes: &[(&str, &str)]) -> Vec<Exchange> {
@@ -133,9 +134,10 @@ pub(super) fn attacks() -> Vec<Attack> {
         w.honest(&w.assertion(json!({})), &used);
         sending_to(w.twin(), ANYBODY, post("/token", &[], w.fields(&w.assertion(json!({})), &used)))
     }));
-    attacks.push(attack(CLIENTS, Who::Caller, "of another client, for a role of one", |w| {
+    let of_another = attack(CLIENTS, Who::Caller, "of another client, for a role of one", |w| {
         by(w, &w.client_assertion(&w.drone, "drone", json!({})), &[])
-    }));
+    });
+    attacks.push(of_another.refused(&["400 access_denied"]));
     attacks.push(attack(CLIENTS, Who::Stranger, "not at all", |w| {
         super::asking(w, &w.assertion(json!({})), &[("role", "robot"), ("client_id", "robot")])
     }));
@@ -146,7 +148,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         |w| super::asking(w, &w.assertion(json!({})), &[("client_id", "pocket")]),
     ));
     let in_its_name = "a token of its name in its place, to be told about others'";
-    attacks.push(attack(CLIENTS, Who::Stranger, in_its_name, |w| {
+    let in_its_name = attack(CLIENTS, Who::Stranger, in_its_name, |w| {
         let asks = |client: &str| {
             let who = w.assertion(json!({"sub": "api", "azp": client, "client_id": client}));
             let who = format!("Authorization: Bearer {who}");
@@ -155,7 +157,8 @@ pub(super) fn attacks() -> Vec<Attack> {
         let honest = Exchange { to: w.address, from: ANYBODY, bytes: asks("cli") };
         assert!(honest.run().unwrap().is_granted(), "it is for the name of the client alone");
         sending(w, asks("robot"))
-    }));
+    });
+    attacks.push(in_its_name.refused(&["401 invalid_token"]));
     attacks.push(attack(CLIENTS, Who::Stranger, "an issuer's token in its place", |w| {
         let token = w.assertion(json!({"sub": "robot", "iss": "robot"}));
         by(w, &token, &[])

@@ -3,10 +3,13 @@
 use serde_json::{Value, json};
 
 use super::world::{ISSUER, JWT, OTHER, World};
-use super::{Attack, Who, asking, attack};
+use super::{Attack, Lesson, Who, asking, attack};
 
-const ACTING: &str = "acting for somebody";
-const APPROVAL: &str = "approving of oneself";
+const ACTING: Lesson = Lesson { name: "acting for somebody", refused: "400 invalid_request" };
+const APPROVAL: Lesson = Lesson { name: "approving of oneself", refused: "400 access_denied" };
+
+/// Of what no policy permits.
+const DENIED: &[&str] = &["400 access_denied"];
 
 /// The actor's token beside the subject's.
 fn acting(w: &World, subject: Value, actor: Value, role: &str) -> Vec<super::Exchange> {
@@ -15,7 +18,7 @@ fn acting(w: &World, subject: Value, actor: Value, role: &str) -> Vec<super::Exc
 }
 
 fn one(
-    lesson: &'static str,
+    lesson: Lesson,
     who: Who,
     name: &str,
     subject: Value,
@@ -32,8 +35,10 @@ pub(super) fn attacks() -> Vec<Attack> {
     };
     let acting = |who, name: &str, subject, actor| one(ACTING, who, name, subject, actor, "deploy");
     let mut attacks = vec![
-        acting(Who::Caller, "by somebody of no policy", json!({}), json!({"sub": "carol"})),
-        acting(Who::Caller, "by a name in capitals", json!({}), json!({"sub": "Bot"})),
+        acting(Who::Caller, "by somebody of no policy", json!({}), json!({"sub": "carol"}))
+            .refused(DENIED),
+        acting(Who::Caller, "by a name in capitals", json!({}), json!({"sub": "Bot"}))
+            .refused(DENIED),
         acting(
             Who::Stranger,
             "where may_act names another",
@@ -92,13 +97,15 @@ pub(super) fn attacks() -> Vec<Attack> {
             "by a client that has to authenticate",
             json!({}),
             json!({"sub": "bot", "azp": "robot"}),
-        ),
+        )
+        .refused(&["401 invalid_client"]),
         acting(
             Who::Stranger,
             "by a token that is bound to a key",
             json!({}),
             json!({"sub": "bot", "cnf": {"jkt": "A".repeat(43)}}),
-        ),
+        )
+        .refused(&["400 invalid_dpop_proof"]),
     ];
     for act in [
         json!("bot"),
@@ -116,9 +123,10 @@ pub(super) fn attacks() -> Vec<Attack> {
             asking(w, &w.assertion(json!({ "act": act })), &[])
         }));
     }
-    attacks.push(attack(ACTING, Who::Caller, "by a name in the token alone, of no policy", |w| {
+    let by_name = attack(ACTING, Who::Caller, "by a name in the token alone, of no policy", |w| {
         asking(w, &w.assertion(json!({"act": {"sub": "carol"}})), &[])
-    }));
+    });
+    attacks.push(by_name.refused(DENIED));
     attacks.push(attack(ACTING, Who::Stranger, "with a type and no token", |w| {
         asking(w, &w.assertion(json!({})), &[("actor_token_type", JWT)])
     }));

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::wire::{ANYBODY, Exchange, form, post};
 use super::world::{ASSERTION, JWT, World, now};
-use super::{Attack, Who, asking, doing, sending};
+use super::{Attack, Lesson, Who, asking, attack, sending};
 
-const APPROVAL: &str = "approving of oneself";
-const UNAPPROVED: &str = "roles that nobody has approved";
+const APPROVAL: Lesson = Lesson { name: "approving of oneself", refused: "404 not_found" };
+const UNAPPROVED: Lesson =
+    Lesson { name: "roles that nobody has approved", refused: "403 access_denied" };
 
 /// The line by which somebody shows a token.
 pub(super) fn bearer(token: &str) -> String {
@@ -84,61 +85,75 @@ pub(super) fn attacks() -> Vec<Attack> {
 
 /// Whoever must not approve.
 fn approvers() -> Vec<Attack> {
-    let approving = |name: &str, who: Who, token: fn(&World) -> String| {
-        doing(APPROVAL, who, format!("a request, {name}"), move |w| {
+    let approving = |name: &str, who: Who, refused, token: fn(&World) -> String| {
+        let approving = attack(APPROVAL, who, format!("a request, {name}"), move |w| {
             let asked = waiting(w);
             by(w, &token(w), &path(&asked, "approve"), &[("hash", text(&asked, "hash"))])
-        })
+        });
+        approving.refused(&[refused])
     };
     let (caller, stranger) = (Who::Caller, Who::Stranger);
+    let (denied, unseen) = ("403 access_denied", APPROVAL.refused);
+    let unproved = "401 invalid_token";
     let mut attacks = vec![
-        approving("by whoever asked", caller, |w| w.person("alice", json!({}))),
-        approving("by their name at another issuer", caller, |w| w.stranger("alice.ops")),
-        approving("by a token of the broker's of theirs", caller, |w| w.token("deploy")),
-        approving("by a group of the token with the approvers' name", caller, |w| {
+        approving("by whoever asked", caller, denied, |w| w.person("alice", json!({}))),
+        approving("by their name at another issuer", caller, denied, |w| w.stranger("alice.ops")),
+        approving("by a token of the broker's of theirs", caller, unproved, |w| w.token("deploy")),
+        approving("by a group of the token with the approvers' name", caller, unseen, |w| {
             w.person("dave", json!({"groups": ["leads"]}))
         }),
-        approving("by a group with the directory's spelling", caller, |w| {
+        approving("by a group with the directory's spelling", caller, unseen, |w| {
             w.person("dave", json!({"groups": ["DirectoryGroup::\"leads\"", "issuer#leads"]}))
         }),
-        approving("by an approver's name in capitals", caller, |w| w.person("CARL", json!({}))),
-        approving("by an approver's name with a capital", caller, |w| w.person("Carl", json!({}))),
-        approving("by an approver's name with a blank", caller, |w| w.person("carl ", json!({}))),
-        approving("by an approver's name at another issuer", caller, |w| w.stranger("carl")),
-        approving("by an approver's name in other claims", caller, |w| {
+        approving("by an approver's name in capitals", caller, denied, |w| {
+            w.person("CARL", json!({}))
+        }),
+        approving("by an approver's name with a capital", caller, denied, |w| {
+            w.person("Carl", json!({}))
+        }),
+        approving("by an approver's name with a blank", caller, denied, |w| {
+            w.person("carl ", json!({}))
+        }),
+        approving("by an approver's name at another issuer", caller, denied, |w| {
+            w.stranger("carl")
+        }),
+        approving("by an approver's name in other claims", caller, unseen, |w| {
             let claims = json!({"name": "carl", "preferred_username": "carl", "person": "carl"});
             w.person("dave", claims)
         }),
-        approving("by an approver for whom one acts", stranger, |w| {
+        approving("by an approver for whom one acts", stranger, unproved, |w| {
             w.person("carl", json!({"act": {"sub": "alice"}}))
         }),
-        approving("by one for whom an approver acts", stranger, |w| {
+        approving("by one for whom an approver acts", stranger, unproved, |w| {
             w.person("alice", json!({"act": {"sub": "carl"}}))
         }),
-        approving("by a token of the broker's with which another acts", stranger, |w| {
+        approving("by a token of the broker's with which another acts", stranger, unproved, |w| {
             let bot = w.assertion(json!({"sub": "bot"}));
             w.honest(&w.assertion(json!({})), &[("actor_token", &bot), ("actor_token_type", JWT)])
         }),
-        approving("by a machine", caller, |w| w.job(json!({}))),
-        approving("by a machine with an approver's name", caller, |w| {
+        approving("by a machine", caller, unseen, |w| w.job(json!({}))),
+        approving("by a machine with an approver's name", caller, unseen, |w| {
             w.job(json!({"sub": "carl", "groups": ["leads"]}))
         }),
-        approving("by a token that was made up", stranger, |w| {
+        approving("by a token that was made up", stranger, unproved, |w| {
             w.own.sign(&w.own.header(json!({})), &w.claims(json!({"sub": "carl"})))
         }),
-        approving("by a token that has ended", stranger, |w| {
+        approving("by a token that has ended", stranger, unproved, |w| {
             w.person("carl", json!({"exp": now() - 100}))
         }),
-        approving("by a token for another", stranger, |w| {
+        approving("by a token for another", stranger, unproved, |w| {
             w.person("carl", json!({"aud": "https://evil.example"}))
         }),
     ];
-    attacks.push(doing(APPROVAL, Who::Stranger, "a request, by nobody", |w| {
-        let asked = waiting(w);
-        let hash = [("hash", text(&asked, "hash"))];
-        sending(w, post(&path(&asked, "approve"), &[], form(&hash)))
-    }));
-    attacks.push(doing(APPROVAL, Who::Caller, "a request, by a client", |w| {
+    attacks.push(
+        attack(APPROVAL, Who::Stranger, "a request, by nobody", |w| {
+            let asked = waiting(w);
+            let hash = [("hash", text(&asked, "hash"))];
+            sending(w, post(&path(&asked, "approve"), &[], form(&hash)))
+        })
+        .refused(&["401 unauthorized"]),
+    );
+    attacks.push(attack(APPROVAL, Who::Caller, "a request, by a client", |w| {
         let asked = waiting(w);
         let assertion = w.client_assertion(&w.robot, "robot", json!({}));
         let fields = [
@@ -148,53 +163,67 @@ fn approvers() -> Vec<Attack> {
         ];
         sending(w, post(&path(&asked, "approve"), &[], form(&fields)))
     }));
-    attacks.push(doing(APPROVAL, Who::Caller, "a request, as one's own actor", |w| {
-        let asked = waiting(w);
-        let (alice, carl) = (w.person("alice", json!({})), w.person("carl", json!({})));
-        let fields =
-            [("hash", text(&asked, "hash")), ("actor_token", &*carl), ("actor_token_type", JWT)];
-        by(w, &alice, &path(&asked, "approve"), &fields)
-    }));
+    attacks.push(
+        attack(APPROVAL, Who::Caller, "a request, as one's own actor", |w| {
+            let asked = waiting(w);
+            let (alice, carl) = (w.person("alice", json!({})), w.person("carl", json!({})));
+            let fields = [
+                ("hash", text(&asked, "hash")),
+                ("actor_token", &*carl),
+                ("actor_token_type", JWT),
+            ];
+            by(w, &alice, &path(&asked, "approve"), &fields)
+        })
+        .refused(&["400 invalid_request"]),
+    );
     attacks
 }
 
 /// An approval of something else.
 fn hashes() -> Vec<Attack> {
     let hashed = |name: &str, hash: fn(&World, &Value) -> String| {
-        doing(APPROVAL, Who::Caller, format!("a request, by {name}"), move |w| {
+        let hashed = attack(APPROVAL, Who::Caller, format!("a request, by {name}"), move |w| {
             let asked = waiting(w);
             let (carl, hash) = (w.person("carl", json!({})), hash(w, &asked));
             by(w, &carl, &path(&asked, "approve"), &[("hash", &hash)])
-        })
+        });
+        hashed.refused(&["409 elevation_state"])
     };
     let mut attacks = vec![
         hashed("the hash of another one", |w, _| text(&requested(w, "alice"), "hash").into()),
         hashed("a hash of zeros", |_, _| "0".repeat(64)),
-        hashed("no hash", |_, _| String::new()),
+        hashed("no hash", |_, _| String::new()).refused(&["400 invalid_request"]),
         hashed("a hash that is cut off", |_, asked| text(asked, "hash")[..63].into()),
         hashed("a hash that is longer", |_, asked| format!("{}0", text(asked, "hash"))),
         hashed("a pattern in place of a hash", |_, _| "%".into()),
         hashed("its id in place of its hash", |_, asked| text(asked, "id").into()),
     ];
-    attacks.push(doing(APPROVAL, Who::Caller, "a request, by an approval of another one", |w| {
-        let (seen, asked) = (requested(w, "alice"), waiting(w));
-        let carl = bearer(&w.person("carl", json!({})));
-        let fields = form(&[("hash", text(&seen, "hash"))]);
-        // What was sent for the one is sent for the other.
-        let sent = |to: &Value| sending(w, post(&path(to, "approve"), &[&carl], fields.clone()));
-        assert_eq!(sent(&seen)[0].run().unwrap().statuses(), [200]);
-        sent(&asked)
-    }));
-    attacks.push(doing(APPROVAL, Who::Caller, "a request that was withdrawn, once more", |w| {
-        let asked = requested(w, "alice");
-        let carl = bearer(&w.person("carl", json!({})));
-        let fields = form(&[("hash", text(&asked, "hash"))]);
-        let sent = || sending(w, post(&path(&asked, "approve"), &[&carl], fields.clone()));
-        assert_eq!(sent()[0].run().unwrap().statuses(), [200]);
-        done(w, "alice", &path(&asked, "withdraw"), &[]);
-        sent()
-    }));
-    attacks.push(doing(APPROVAL, Who::Caller, "a request that there is not", |w| {
+    attacks.push(
+        attack(APPROVAL, Who::Caller, "a request, by an approval of another one", |w| {
+            let (seen, asked) = (requested(w, "alice"), waiting(w));
+            let carl = bearer(&w.person("carl", json!({})));
+            let fields = form(&[("hash", text(&seen, "hash"))]);
+            // What was sent for the one is sent for the other.
+            let sent =
+                |to: &Value| sending(w, post(&path(to, "approve"), &[&carl], fields.clone()));
+            assert_eq!(sent(&seen)[0].run().unwrap().statuses(), [200]);
+            sent(&asked)
+        })
+        .refused(&["409 elevation_state"]),
+    );
+    attacks.push(
+        attack(APPROVAL, Who::Caller, "a request that was withdrawn, once more", |w| {
+            let asked = requested(w, "alice");
+            let carl = bearer(&w.person("carl", json!({})));
+            let fields = form(&[("hash", text(&asked, "hash"))]);
+            let sent = || sending(w, post(&path(&asked, "approve"), &[&carl], fields.clone()));
+            assert_eq!(sent()[0].run().unwrap().statuses(), [200]);
+            done(w, "alice", &path(&asked, "withdraw"), &[]);
+            sent()
+        })
+        .refused(&["409 elevation_state"]),
+    );
+    attacks.push(attack(APPROVAL, Who::Caller, "a request that there is not", |w| {
         let carl = w.person("carl", json!({}));
         let made_up = json!({"id": uuid::Uuid::new_v4().to_string()});
         by(w, &carl, &path(&made_up, "approve"), &[("hash", &"0".repeat(64))])
@@ -206,19 +235,21 @@ fn hashes() -> Vec<Attack> {
 fn unapproved() -> Vec<Attack> {
     // In between something may have been done about it.
     let beginning = |name: &str, who: &'static str, so_far: fn(&World) -> Value| {
-        doing(UNAPPROVED, Who::Caller, name, move |w| {
+        let beginning = attack(UNAPPROVED, Who::Caller, name, move |w| {
             granted(w);
             let asked = so_far(w);
             by(w, &w.person(who, json!({})), &path(&asked, "activate"), &[])
-        })
+        });
+        beginning.refused(&["409 elevation_state"])
     };
     let asked_for = |name: &str, who: &'static str, what: fn(&World) -> Value| {
-        doing(UNAPPROVED, Who::Caller, name, move |w| {
+        let had = attack(UNAPPROVED, Who::Caller, name, move |w| {
             let person = w.person(who, json!({}));
             let asked = what(w);
             let of = [("role", "prod"), ("elevation", text(&asked, "id"))];
             asking(w, &person, &of)
-        })
+        });
+        had.refused(&["400 elevation_pending"])
     };
     vec![
         beginning("begun before anybody has", "alice", |w| requested(w, "alice")),
@@ -248,8 +279,9 @@ fn unapproved() -> Vec<Attack> {
             done(w, "alice", &path(&asked, "relinquish"), &[]);
             asked
         }),
-        beginning("begun by somebody else who may ask", "dave", approved),
-        beginning("begun by who approved it", "bob", approved),
+        beginning("begun by somebody else who may ask", "dave", approved)
+            .refused(&["404 not_found"]),
+        beginning("begun by who approved it", "bob", approved).refused(&["403 access_denied"]),
         beginning("begun after an approver has left the group", "alice", |w| {
             let [seen, asked] = [requested(w, "alice"), requested(w, "alice")];
             for one in [&seen, &asked] {
@@ -259,27 +291,30 @@ fn unapproved() -> Vec<Attack> {
             done(w, "alice", &path(&seen, "activate"), &[]);
             w.leaves("frank", "leads");
             asked
-        }),
-        doing(UNAPPROVED, Who::Caller, "approved by who has left the group", |w| {
+        })
+        .refused(&["409 elevation_short"]),
+        attack(UNAPPROVED, Who::Caller, "approved by who has left the group", |w| {
             w.leaves("frank", "leads");
             let asked = waiting(w);
             let frank = w.person("frank", json!({}));
             by(w, &frank, &path(&asked, "approve"), &[("hash", text(&asked, "hash"))])
-        }),
-        doing(UNAPPROVED, Who::Caller, "asked for by who may not", |w| {
+        })
+        .refused(&["404 not_found"]),
+        attack(UNAPPROVED, Who::Caller, "asked for by who may not", |w| {
             requested(w, "dave");
             by(w, &w.person("mallory", json!({})), "/v1/elevations", &WANTED)
         }),
-        doing(UNAPPROVED, Who::Caller, "asked for by a group of the token", |w| {
+        attack(UNAPPROVED, Who::Caller, "asked for by a group of the token", |w| {
             let claims = json!({"groups": ["staff", "leads"]});
             by(w, &w.person("mallory", claims), "/v1/elevations", &WANTED)
         }),
-        doing(UNAPPROVED, Who::Caller, "asked for by a machine", |w| {
+        attack(UNAPPROVED, Who::Caller, "asked for by a machine", |w| {
             by(w, &w.job(json!({})), "/v1/elevations", &WANTED)
         }),
-        doing(UNAPPROVED, Who::Caller, "had without a grant", |w| {
-            asking(w, &w.person("dave", json!({})), &[("role", "prod")])
-        }),
+        attack(UNAPPROVED, Who::Caller, "had without a grant", |w| {
+            asking(w, &w.person("gina", json!({})), &[("role", "prod")])
+        })
+        .refused(&["400 elevation_required"]),
         asked_for("had by what waits for approvals", "dave", |w| requested(w, "dave")),
         asked_for("had by what was approved and has not begun", "dave", |w| {
             let asked = requested(w, "dave");
@@ -293,12 +328,19 @@ fn unapproved() -> Vec<Attack> {
             w.honest(&w.person("alice", json!({})), &of);
             grant
         }),
-        asked_for("had by another's grant, by who approved it", "bob", granted),
-        asked_for("had by a grant that has ended", "alice", |w| {
-            let grant = granted(w);
-            done(w, "alice", &path(&grant, "relinquish"), &[]);
-            grant
-        }),
+        asked_for("had by another's grant, by who approved it", "bob", granted)
+            .refused(&["400 elevation_required"]),
+        // Of alice's denials there are many, and beyond so many all are alike.
+        asked_for("had by a grant that has ended", "gina", |w| {
+            let asked = requested(w, "gina");
+            for who in ["bob", "carl"] {
+                approve(w, who, &asked);
+            }
+            done(w, "gina", &path(&asked, "activate"), &[]);
+            done(w, "gina", &path(&asked, "relinquish"), &[]);
+            asked
+        })
+        .refused(&["400 elevation_required"]),
     ]
 }
 
@@ -313,11 +355,16 @@ fn taken(w: &World, who: &str) -> Value {
     active
 }
 
+/// Where somebody has to have logged in of late.
+const OLD: &[&str] = &["401 insufficient_user_authentication"];
+
 /// Emergencies that are none, or not theirs.
 fn emergencies() -> Vec<Attack> {
     let taking = |name: &str, token: fn(&World) -> String| {
         let name = format!("taken in an emergency, {name}");
-        doing(UNAPPROVED, Who::Caller, name, move |w| by(w, &token(w), "/v1/elevations", &wanted()))
+        attack(UNAPPROVED, Who::Caller, name, move |w| {
+            by(w, &token(w), "/v1/elevations", &wanted())
+        })
     };
     vec![
         taking("by who may only ask for it", |w| w.person("dave", json!({}))),
@@ -325,16 +372,20 @@ fn emergencies() -> Vec<Attack> {
         taking("by a name in capitals", |w| w.person("ERIN", json!({}))),
         taking("by that name at another issuer", |w| w.stranger("erin")),
         taking("by a machine", |w| w.job(json!({"sub": "erin"}))),
-        taking("by a login of long ago", |w| w.person("erin", json!({"auth_time": now() - 3600}))),
+        taking("by a login of long ago", |w| w.person("erin", json!({"auth_time": now() - 3600})))
+            .refused(OLD),
         taking("by a login that is yet to come", |w| {
             w.person("erin", json!({"auth_time": now() + 3600}))
-        }),
-        taking("by a login of nobody knows when", |w| w.person("erin", json!({"auth_time": null}))),
-        doing(UNAPPROVED, Who::Caller, "taken in an emergency, while one is under way", |w| {
+        })
+        .refused(OLD),
+        taking("by a login of nobody knows when", |w| w.person("erin", json!({"auth_time": null})))
+            .refused(OLD),
+        attack(UNAPPROVED, Who::Caller, "taken in an emergency, while one is under way", |w| {
             taken(w, "erin");
             by(w, &w.person("erin", json!({})), "/v1/elevations", &wanted())
-        }),
-        doing(UNAPPROVED, Who::Caller, "reviewed by who took it, and taken again", |w| {
+        })
+        .refused(&["409 elevation_conflict"]),
+        attack(UNAPPROVED, Who::Caller, "reviewed by who took it, and taken again", |w| {
             let grant = taken(w, "hans");
             done(w, "hans", &path(&grant, "relinquish"), &[]);
             let hans = w.person("hans", json!({}));
@@ -342,8 +393,9 @@ fn emergencies() -> Vec<Attack> {
             let reviewed = by(w, &hans, &path(&grant, "review"), &review);
             let again = by(w, &hans, "/v1/elevations", &wanted());
             [reviewed, again].into_iter().flatten().collect()
-        }),
-        doing(UNAPPROVED, Who::Caller, "taken in an emergency, after a review, too soon", |w| {
+        })
+        .refused(&["403 access_denied", "409 elevation_conflict"]),
+        attack(UNAPPROVED, Who::Caller, "taken in an emergency, after a review, too soon", |w| {
             // That of the attack before: whoever else may approve has reviewed it since.
             let mine = w.person("hans", json!({}));
             let line = bearer(&mine);
@@ -354,6 +406,7 @@ fn emergencies() -> Vec<Attack> {
             let review = [("outcome", "reviewed"), ("note", "all is well")];
             done(w, "bob", &path(&page["elevations"][0], "review"), &review);
             by(w, &mine, "/v1/elevations", &wanted())
-        }),
+        })
+        .refused(&["409 elevation_conflict"]),
     ]
 }

@@ -6,14 +6,26 @@ use serde_json::json;
 
 use super::wire::{self, ANYBODY, Exchange, STRANGER, post, request};
 use super::world::World;
-use super::{Attack, Who, attack, doing, sending};
+use super::{Attack, Lesson, Who, attack, sending};
 
-const SMUGGLING: &str = "requests within requests";
-const HOSTS: &str = "hosts of others";
-const FLOODS: &str = "connections that hold on";
+const SMUGGLING: Lesson = Lesson { name: "requests within requests", refused: "400" };
+/// Whose body cannot be read, or is nothing.
+const CHUNKS: Lesson = Lesson { refused: "400 invalid_request", ..SMUGGLING };
+
+/// Whose head is too large.
+const HEADS: Lesson = Lesson { refused: "431", ..SMUGGLING };
+
+const HOSTS: Lesson = Lesson { name: "hosts of others", refused: "421 misdirected_request" };
+const FLOODS: Lesson = Lesson { name: "connections that hold on", refused: "400 invalid_request" };
+
+/// What is held is not asked, and not answered.
+const NOTHING: &[&str] = &[];
+
+/// Hosts that are none, or several.
+const MALFORMED: &[&str] = &["400 invalid_request"];
 
 /// A good request, whose head is made of its body.
-fn raw(lesson: &'static str, name: &str, make: fn(&World, &str) -> Vec<u8>) -> Attack {
+fn raw(lesson: Lesson, name: &str, make: fn(&World, &str) -> Vec<u8>) -> Attack {
     attack(lesson, Who::Stranger, name, move |w| {
         let body = w.fields(&w.assertion(json!({})), &[]);
         sending(w, make(w, &body))
@@ -30,7 +42,7 @@ fn hidden(body: &str) -> String {
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = vec![
-        raw(SMUGGLING, "a length and chunks", |_, body| {
+        raw(CHUNKS, "a length and chunks", |_, body| {
             let hidden = hidden(body);
             format!(
                 "{HEAD}Content-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
@@ -38,7 +50,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             )
             .into()
         }),
-        raw(SMUGGLING, "chunks and a length", |_, body| {
+        raw(CHUNKS, "chunks and a length", |_, body| {
             let hidden = hidden(body);
             format!(
                 "{HEAD}Transfer-Encoding: chunked\r\nContent-Length: {}\r\n\r\n0\r\n\r\n{hidden}",
@@ -46,7 +58,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             )
             .into()
         }),
-        raw(SMUGGLING, "chunks for nobody who knows them", |_, body| {
+        raw(CHUNKS, "chunks for nobody who knows them", |_, body| {
             format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}", hidden(body)).into()
         }),
         raw(SMUGGLING, "two lengths", |_, body| {
@@ -110,27 +122,27 @@ pub(super) fn attacks() -> Vec<Attack> {
         raw(SMUGGLING, "no name of a header", |_, body| {
             format!("{HEAD}: y\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
         }),
-        raw(SMUGGLING, "a chunk longer than all numbers", |_, body| {
+        raw(CHUNKS, "a chunk longer than all numbers", |_, body| {
             format!(
                 "{HEAD}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"
             )
             .into()
         }),
-        raw(SMUGGLING, "a chunk with a sign", |_, body| {
+        raw(CHUNKS, "a chunk with a sign", |_, body| {
             format!(
                 "{HEAD}Transfer-Encoding: chunked\r\n\r\n+{:x}\r\n{body}\r\n0\r\n\r\n",
                 body.len()
             )
             .into()
         }),
-        raw(SMUGGLING, "a line end within what a chunk says besides", |_, body| {
+        raw(CHUNKS, "a line end within what a chunk says besides", |_, body| {
             format!(
                 "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x};x\n=y\r\n{body}\r\n0\r\n\r\n",
                 body.len()
             )
             .into()
         }),
-        raw(SMUGGLING, "chunks that say 100,000 bytes besides", |_, body| {
+        raw(CHUNKS, "chunks that say 100,000 bytes besides", |_, body| {
             let more = "x".repeat(100_000);
             format!(
                 "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x};{more}\r\n{body}\r\n0\r\n\r\n",
@@ -138,7 +150,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             )
             .into()
         }),
-        raw(SMUGGLING, "a chunk that is longer than it says", |_, body| {
+        raw(CHUNKS, "a chunk that is longer than it says", |_, body| {
             format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n{body}\r\n0\r\n\r\n").into()
         }),
         raw(SMUGGLING, "another protocol", |_, body| {
@@ -155,16 +167,17 @@ pub(super) fn attacks() -> Vec<Attack> {
             let mut bytes = request("GET /token HTTP/1.1", &lines, body.as_bytes());
             bytes.extend(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
             bytes
-        }),
-        raw(SMUGGLING, "a header of 100,000 bytes", |_, body| {
+        })
+        .refused(&["405 method_not_allowed", "404 not_found"]),
+        raw(HEADS, "a header of 100,000 bytes", |_, body| {
             post("/token", &[&format!("X: {}", "x".repeat(100_000))], body)
         }),
-        raw(SMUGGLING, "1,000 headers", |_, body| {
+        raw(HEADS, "1,000 headers", |_, body| {
             let lines: Vec<_> = (0..1_000).map(|n| format!("X-{n}: y")).collect();
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
             post("/token", &lines, body)
         }),
-        raw(SMUGGLING, "a target of 100,000 bytes", |_, body| {
+        raw(HEADS, "a target of 100,000 bytes", |_, body| {
             post(&format!("/token{}", "x".repeat(100_000)), &[], body)
         }),
         raw(SMUGGLING, "TLS", |_, _| b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20)),
@@ -186,12 +199,14 @@ pub(super) fn attacks() -> Vec<Attack> {
         "2130706433",
         "",
     ] {
-        attacks.push(attack(HOSTS, Who::Stranger, format!("Host: {host}"), move |w| {
+        let is_one = !host.contains(['@', ',', ' ']);
+        let other = attack(HOSTS, Who::Stranger, format!("Host: {host}"), move |w| {
             let body = w.fields(&w.assertion(json!({})), &[]);
             let host = format!("Host: {host}");
             let lines = [&[&*host][..], &wire::FORM[1..]].concat();
             sending(w, request("POST /token HTTP/1.1", &lines, body.as_bytes()))
-        }));
+        });
+        attacks.push(if is_one { other } else { other.refused(MALFORMED) });
     }
     for (name, first, hosts) in [
         ("no host", "POST /token HTTP/1.1", &[][..]),
@@ -218,16 +233,25 @@ pub(super) fn attacks() -> Vec<Attack> {
             &["Host: evil.example", "X-Forwarded-Host: 127.0.0.1"],
         ),
     ] {
-        attacks.push(attack(HOSTS, Who::Stranger, name, move |w| {
+        let other = attack(HOSTS, Who::Stranger, name, move |w| {
             let body = w.fields(&w.assertion(json!({})), &[]);
             let lines = [hosts, &wire::FORM[1..]].concat();
             sending(w, request(first, &lines, body.as_bytes()))
-        }));
+        });
+        attacks.push(match name {
+            "no host" | "two hosts" | "the same host twice" | "no host but in the target" => {
+                other.refused(MALFORMED)
+            }
+            // Of a target that is no path nothing is served.
+            "CONNECT" | "OPTIONS *" => other.refused(&["404 not_found"]),
+            _ => other,
+        });
     }
     for host in ["evil.example", "127.0.0.1.evil.example", "u@127.0.0.1", "127.1", "localhost.", ""]
     {
         let name = format!("Host: {host}, where the metrics are");
-        attacks.push(doing(HOSTS, Who::Stranger, name, move |w| {
+        let is_one = !host.contains('@');
+        let other = attack(HOSTS, Who::Stranger, name, move |w| {
             let get = |host: &str| {
                 let lines = [format!("Host: {host}"), "Connection: close".into()];
                 let lines: Vec<_> = lines.iter().map(String::as_str).collect();
@@ -237,27 +261,30 @@ pub(super) fn attacks() -> Vec<Attack> {
             let seen = get(&w.admin.to_string()).run().unwrap();
             assert_eq!(seen.statuses(), [200], "{seen:?}");
             vec![get(host)]
-        }));
+        });
+        attacks.push(if is_one { other } else { other.refused(MALFORMED) });
     }
     for (name, begun) in [
         ("without a byte", &b""[..]),
         ("in the middle of a head", b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "),
         ("in the middle of a body", b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\ngrant"),
     ] {
-        attacks.push(attack(FLOODS, Who::Stranger, format!("400 of them, {name}"), move |w| {
+        let held = attack(FLOODS, Who::Stranger, format!("400 of them, {name}"), move |w| {
             nobody_waits(|| wire::while_held(400, STRANGER, w.address, begun, || honest_takes(w)));
             Vec::<Exchange>::new()
-        }));
+        });
+        attacks.push(held.refused(NOTHING));
     }
     let everywhere = "as many as there may be, from four addresses, each in the middle of a body";
-    attacks.push(attack(FLOODS, Who::Stranger, everywhere, |w| {
+    let everywhere = attack(FLOODS, Who::Stranger, everywhere, |w| {
         let begun = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 4000\r\n\r\ng";
         nobody_waits(|| {
             let from = [11, 12, 13, 14];
             wire::while_all_are_held(256, from, w.address, begun, || honest_takes(w))
         });
         Vec::<Exchange>::new()
-    }));
+    });
+    attacks.push(everywhere.refused(NOTHING));
     attacks.push(attack(FLOODS, Who::Stranger, "2,000 requests that are nothing", |w| {
         let one = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1\r\n\r\nx";
         let mut bytes = one.repeat(2_000);

@@ -5,10 +5,14 @@ use serde_json::json;
 use super::hostile::WAYS;
 use super::keys::hs256;
 use super::world::World;
-use super::{Attack, Named, Who, showing};
+use super::{Attack, Lesson, Named, Who, showing};
 
-pub(super) const LESSON: &str = "keys that are fetched";
-const LED: &str = "issuers that nobody trusts";
+const LESSON: Lesson =
+    Lesson { name: "keys that are fetched", refused: "503 temporarily_unavailable" };
+const LED: Lesson = Lesson { name: "issuers that nobody trusts", refused: "400 invalid_request" };
+
+/// Of a token that nothing verifies.
+const NO_KEY: &[&str] = &["400 invalid_request"];
 
 /// A token of this issuer, good but for where its key is.
 fn of(w: &World, issuer: &str) -> String {
@@ -18,15 +22,21 @@ fn of(w: &World, issuer: &str) -> String {
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for way in WAYS {
-        attacks.push(showing(LESSON, Who::Stranger, way, move |w| {
+        let fetched = showing(LESSON, Who::Stranger, way, move |w| {
             of(w, &format!("{}/{way}", w.hostile.url()))
-        }));
+        });
+        attacks.push(match way {
+            // There is a key set, and in it no key.
+            "keys-are-private" => fetched.refused(NO_KEY),
+            _ => fetched,
+        });
     }
-    attacks.push(showing(LESSON, Who::Stranger, "a shared secret in place of a key", |w| {
+    let secret = showing(LESSON, Who::Stranger, "a shared secret in place of a key", |w| {
         let issuer = format!("{}/keys-are-private", w.hostile.url());
         let header = json!({"alg": "HS256", "kid": "h"}).to_string();
         hs256(&header, &w.claims(json!({"iss": issuer})), b"secret")
-    }));
+    });
+    attacks.push(secret.refused(NO_KEY));
     // The trap counts who comes, and nobody shall.
     let led: [Named<String>; 12] = [
         ("a server of the attacker", |w| w.trap.url().into()),

@@ -1,9 +1,9 @@
 //! The corpus of attacks on a broker: each lesson of advisories and incidents, tried on a
 //! broker that runs, over sockets of our own. `docs/attacks.md` lists it.
 //!
-//! Nothing may be granted. After each attack no token was issued but those of honest
-//! callers, who are served as before; a stranger has left no row in the store; and at the
-//! end no secret is in the log, or in the store.
+//! Nothing may be granted: each attack says with what it is refused. After it no token was issued
+//! but those of honest callers, who are served as before; a stranger has left no row in the store;
+//! and at the end no secret is in the log, or in the store.
 
 mod claims;
 mod clients;
@@ -23,7 +23,7 @@ mod tokens;
 mod wire;
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
@@ -45,41 +45,55 @@ type Make = Box<dyn Fn(&World) -> Vec<Exchange>>;
 /// What is made of a world, by its name in the corpus.
 type Named<T> = (&'static str, fn(&World) -> T);
 
+/// What advisories and incidents have taught.
+#[derive(Clone, Copy)]
+struct Lesson {
+    /// As `docs/attacks.md` has it.
+    name: &'static str,
+    /// What its attacks are answered, but for those that say otherwise.
+    refused: &'static str,
+}
+
 /// Something that must not be granted.
 struct Attack {
-    /// The lesson, as `docs/attacks.md` has it.
     lesson: &'static str,
     name: String,
     who: Who,
-    /// Whether all is granted that is answered with a success.
-    does: bool,
+    /// The answers, as [`wire::Answers::in_short`] has them: in their order, or one that all are.
+    refused: Vec<&'static str>,
     /// Sends what has to be sent before, and tells what is not to be granted.
     make: Make,
 }
 
-/// One that sends this.
-fn attack(
-    lesson: &'static str,
-    who: Who,
-    name: impl Into<String>,
-    make: impl Fn(&World) -> Vec<Exchange> + 'static,
-) -> Attack {
-    Attack { lesson, name: name.into(), who, does: false, make: Box::new(make) }
+impl Attack {
+    /// It is answered so, and not as others of its lesson.
+    fn refused(self, refused: &[&'static str]) -> Self {
+        Self { refused: refused.to_vec(), ..self }
+    }
+
+    /// Whether that is how it is to be refused.
+    fn is_refused_by(&self, answers: &[String]) -> bool {
+        match self.refused[..] {
+            [one] => !answers.is_empty() && answers.iter().all(|answer| answer == one),
+            _ => answers == self.refused,
+        }
+    }
 }
 
-/// One that would have something done: whoever is told that it is has got what they were after.
-fn doing(
-    lesson: &'static str,
+/// One that sends this.
+fn attack(
+    lesson: Lesson,
     who: Who,
     name: impl Into<String>,
     make: impl Fn(&World) -> Vec<Exchange> + 'static,
 ) -> Attack {
-    Attack { does: true, ..attack(lesson, who, name, make) }
+    let refused = vec![lesson.refused];
+    Attack { lesson: lesson.name, name: name.into(), who, refused, make: Box::new(make) }
 }
 
 /// One that shows this token for the role `deploy`.
 fn showing(
-    lesson: &'static str,
+    lesson: Lesson,
     who: Who,
     name: impl Into<String>,
     token: impl Fn(&World) -> String + 'static,
@@ -128,26 +142,20 @@ fn corpus() -> Vec<Attack> {
 fn outcome(world: &World, attack: &Attack) -> Result<(), String> {
     let exchanges = (attack.make)(world);
     let before = world.rows();
+    let mut all = Vec::new();
     for exchange in &exchanges {
         let answers = exchange.run()?;
-        let shown = || answers.0.chars().take(600).collect::<String>();
-        let statuses = answers.statuses();
-        let is_done = attack.does && statuses.iter().any(|status| (200..300).contains(status));
-        if answers.is_granted() || is_done {
-            return Err(format!("ACCEPTED: {}", shown()));
+        if answers.is_granted() {
+            return Err(format!("ACCEPTED: {}", answers.beginning()));
         }
-        if attack.does && (statuses.is_empty() || statuses.contains(&429)) {
-            return Err(format!("it was not looked at: {}", shown()));
-        }
-        // What fails the broker itself is no refusal.
-        let may_fail = attack.lesson == issuers::LESSON;
-        let failed = statuses.into_iter().any(|status| match status {
-            503 => !may_fail,
-            status => status >= 500,
-        });
-        if failed || answers.0.contains("server_error") {
-            return Err(format!("it failed: {}", shown()));
-        }
+        all.push(answers);
+    }
+    // Each is looked at, and refused for what it is: not for being one too many, nor because the
+    // broker fails, nor as something else.
+    let answers: Vec<_> = all.iter().flat_map(wire::Answers::in_short).collect();
+    if !attack.is_refused_by(&answers) {
+        let shown: String = all.iter().map(wire::Answers::beginning).collect();
+        return Err(format!("not {:?} but {answers:?}: {shown}", attack.refused));
     }
     let after = world.rows();
     if after.issued != before.issued {
@@ -191,10 +199,41 @@ fn the_page_lists_each_lesson_and_counts_what_is_tried() {
     let page = std::fs::read_to_string(page).unwrap();
     let corpus = corpus();
     let lessons: BTreeSet<_> = corpus.iter().map(|attack| attack.lesson).collect();
-    let counted = |lesson: &str| corpus.iter().filter(|attack| attack.lesson == lesson).count();
-    let rows = lessons.into_iter().map(|lesson| format!("| {lesson} | {} |", counted(lesson)));
-    let missing: Vec<_> = rows.filter(|row| !page.contains(row)).collect();
+    let rows = lessons.into_iter().map(|lesson| {
+        let of: Vec<_> = corpus.iter().filter(|attack| attack.lesson == lesson).collect();
+        let answers = told(of.iter().flat_map(|attack| &attack.refused));
+        (format!("| {lesson} | {} | ", of.len()), answers)
+    });
+    // There may be more to say of what happens than the answers.
+    let is_there = |begins: &str, answers: &str| {
+        let row = page.lines().find_map(|row| row.strip_prefix(begins));
+        let said = row.and_then(|row| row.split_once(" | ")?.1.strip_prefix(answers));
+        said.is_some_and(|more| {
+            more == " |" || more.strip_prefix("; ").is_some_and(|more| !more.starts_with(DIGITS))
+        })
+    };
+    let missing: Vec<_> = rows
+        .filter(|(begins, answers)| !is_there(begins, answers))
+        .map(|(begins, answers)| format!("{begins}… | {answers} |"))
+        .collect();
     assert!(missing.is_empty(), "docs/attacks.md lacks:\n{}", missing.join("\n"));
     let names: BTreeSet<_> = corpus.iter().map(|a| (a.lesson, a.name.clone())).collect();
     assert_eq!(names.len(), corpus.len(), "two attacks have one name");
+}
+
+/// What begins an answer.
+const DIGITS: [char; 10] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
+
+/// Answers as the page has them: each status with the errors that come with it.
+fn told<'a>(answers: impl Iterator<Item = &'a &'static str>) -> String {
+    let mut told: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for answer in answers {
+        let (status, error) = answer.split_once(' ').unwrap_or((answer, ""));
+        told.entry(status).or_default().extend((!error.is_empty()).then_some(error));
+    }
+    let told = told.into_iter().map(|(status, errors)| {
+        let errors: Vec<_> = errors.into_iter().map(|error| format!("`{error}`")).collect();
+        format!("{status} {}", errors.join(", ")).trim_end().to_string()
+    });
+    told.collect::<Vec<_>>().join("; ")
 }

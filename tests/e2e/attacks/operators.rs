@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::elevations::{bearer, granted};
 use super::wire::{ANYBODY, Exchange, form, post, request};
 use super::world::{ASSERTION, ISSUER, World, now};
-use super::{Attack, Who, doing, sending};
+use super::{Attack, Lesson, Who, attack, sending};
 
-const LESSON: &str = "operating without a permit";
+const LESSON: Lesson = Lesson { name: "operating without a permit", refused: "403 access_denied" };
 
 /// Fields of a form.
 type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -200,64 +200,80 @@ fn lines(w: &World, who: &str) -> Vec<String> {
     vec![bearer(&token)]
 }
 
-const PEOPLE: [(&str, Who); 10] = [
-    ("nobody", Who::Stranger),
-    ("somebody of no permit", Who::Caller),
-    ("a group of the token", Who::Caller),
-    ("the operator's name in capitals", Who::Caller),
-    ("the operator's name at another issuer", Who::Caller),
-    ("a token that was made up", Who::Stranger),
-    ("a token of the operator's that has ended", Who::Stranger),
-    ("a token with which another acts for the operator", Who::Stranger),
-    ("a token of the broker's", Who::Caller),
-    ("a job", Who::Caller),
+/// Where nobody says who they are.
+const NOBODY: &str = "401 unauthorized";
+
+/// Where what somebody shows proves nothing.
+const UNPROVED: &str = "401 invalid_token";
+
+/// Who tries it, and with what they are refused.
+const PEOPLE: [(&str, Who, &str); 10] = [
+    ("nobody", Who::Stranger, NOBODY),
+    ("somebody of no permit", Who::Caller, LESSON.refused),
+    ("a group of the token", Who::Caller, LESSON.refused),
+    ("the operator's name in capitals", Who::Caller, LESSON.refused),
+    ("the operator's name at another issuer", Who::Caller, LESSON.refused),
+    ("a token that was made up", Who::Stranger, UNPROVED),
+    ("a token of the operator's that has ended", Who::Stranger, UNPROVED),
+    ("a token with which another acts for the operator", Who::Stranger, UNPROVED),
+    ("a token of the broker's", Who::Caller, UNPROVED),
+    ("a job", Who::Caller, LESSON.refused),
 ];
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for Deed { name, form, make } in DEEDS {
-        for (who, kind) in PEOPLE {
-            attacks.push(doing(LESSON, kind, format!("{name}, by {who}"), move |w| {
+        for (who, kind, refused) in PEOPLE {
+            let tried = attack(LESSON, kind, format!("{name}, by {who}"), move |w| {
                 let lines = lines(w, who);
                 let lines: Vec<_> = lines.iter().map(String::as_str).collect();
                 let bytes = make(w, &lines, &[]);
                 // Who may operate it is served.
                 done(w, got("/v1/keys", &[&bearer(&olga(w))]));
                 sending(w, bytes)
-            }));
+            });
+            attacks.push(tried.refused(&[refused]));
         }
         if !form {
             continue;
         }
-        attacks.push(doing(LESSON, Who::Caller, format!("{name}, by a client"), move |w| {
+        let tried = attack(LESSON, Who::Caller, format!("{name}, by a client"), move |w| {
             let assertion = w.client_assertion(&w.robot, "robot", json!({}));
             let by = [("client_assertion_type", ASSERTION), ("client_assertion", &*assertion)];
             sending(w, make(w, &[], &by))
-        }));
+        });
+        // What is done with enrolled keys is for people, who show a token.
+        let is_for_people = name.ends_with("enrolled key");
+        attacks.push(if is_for_people { tried.refused(&[NOBODY]) } else { tried });
     }
     attacks.extend(enrolling());
     attacks
 }
 
+/// What somebody brings who did not sign it.
+const NOT_THEIRS: &[&str] = &["400 invalid_request"];
+
 /// Keys that are enrolled for somebody else, or approved by whose they are.
 fn enrolling() -> Vec<Attack> {
     let enrolling = |name: &str, who: Who, token: fn(&World) -> String| {
-        doing(LESSON, who, format!("enrolling a key for somebody else, by {name}"), move |w| {
+        attack(LESSON, who, format!("enrolling a key for somebody else, by {name}"), move |w| {
             enrolled(w);
             let (line, statement) = (bearer(&token(w)), w.enrollment("carl"));
             sending(w, post("/v1/enrollments", &[&line], form(&[("statement", &statement)])))
         })
     };
     vec![
-        enrolling("another one of the directory", Who::Caller, |w| w.person("alice", json!({}))),
+        enrolling("another one of the directory", Who::Caller, |w| w.person("alice", json!({})))
+            .refused(NOT_THEIRS),
         enrolling("the operator", Who::Caller, olga),
         enrolling("the same name at another issuer", Who::Caller, |w| w.stranger("carl")),
         enrolling("a name in capitals", Who::Caller, |w| w.person("CARL", json!({}))),
         enrolling("a job", Who::Caller, |w| w.job(json!({"sub": "carl"}))),
         enrolling("who acts for them", Who::Stranger, |w| {
             w.person("carl", json!({"act": {"sub": "alice"}}))
-        }),
-        doing(LESSON, Who::Caller, "enrolling what somebody else has enrolled, once more", |w| {
+        })
+        .refused(&[UNPROVED]),
+        attack(LESSON, Who::Caller, "enrolling what somebody else has enrolled, once more", |w| {
             let statement = w.enrollment("carl");
             let sent = |who: &str| {
                 let line = bearer(&w.person(who, json!({})));
@@ -265,8 +281,9 @@ fn enrolling() -> Vec<Attack> {
             };
             done(w, sent("carl"));
             sending(w, sent("alice"))
-        }),
-        doing(LESSON, Who::Caller, "approving a key of one's own", |w| {
+        })
+        .refused(NOT_THEIRS),
+        attack(LESSON, Who::Caller, "approving a key of one's own", |w| {
             let line = bearer(&w.person("carl", json!({})));
             sending(w, post(&format!("/v1/enrollments/{}/approve", enrolled(w)), &[&line], ""))
         }),

@@ -1,14 +1,17 @@
 //! Proofs of keys (DPoP).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::keys::{hs256, merged, message};
-use super::wire::{ANYBODY, form, post};
+use super::wire::{ANYBODY, INACTIVE, form, post};
 use super::world::{World, now};
-use super::{Attack, Named, Who, attack, sending, sending_to};
+use super::{Attack, Lesson, Named, Who, attack, sending, sending_to};
 
-const PROOFS: &str = "proofs of keys";
-const DOWNGRADES: &str = "bound tokens, shown as others";
+const PROOFS: Lesson = Lesson { name: "proofs of keys", refused: "400 invalid_dpop_proof" };
+const DOWNGRADES: Lesson =
+    Lesson { name: "bound tokens, shown as others", refused: "401 invalid_dpop_proof" };
 
 /// Asks for a bound token with these header lines.
 fn with_lines(w: &World, lines: &[String]) -> Vec<super::Exchange> {
@@ -26,6 +29,15 @@ fn proof(w: &World, header: Value, claims: Value) -> String {
     let mut all = claims.as_object().unwrap().clone();
     all.entry("nonce").or_insert_with(|| w.nonce().into());
     w.proof(&w.device, header, all.into())
+}
+
+/// Header and claims of a proof that is good but for its algorithm.
+fn unsigned(w: &World, alg: &str) -> (String, String) {
+    let good = proof(w, json!({}), json!({}));
+    let mut parts = good.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let header = serde_json::from_slice(&parts.next().unwrap()).unwrap();
+    let claims = String::from_utf8(parts.next().unwrap()).unwrap();
+    (merged(header, json!({ "alg": alg })).to_string(), claims)
 }
 
 pub(super) fn attacks() -> Vec<Attack> {
@@ -95,9 +107,15 @@ pub(super) fn attacks() -> Vec<Attack> {
         }),
     ];
     for (name, changes) in claims {
-        attacks.push(attack(PROOFS, Who::Stranger, name, move |w| {
+        let changed = attack(PROOFS, Who::Stranger, name, move |w| {
             with_proof(w, &proof(w, json!({}), changes(w)))
-        }));
+        });
+        attacks.push(match name {
+            "without a nonce"
+            | "with a nonce that was made up"
+            | "with a nonce that was changed" => changed.refused(&["400 use_dpop_nonce"]),
+            _ => changed,
+        });
     }
     let headers: [Named<Value>; 17] = [
         ("of another type", |_| json!({"typ": "JWT"})),
@@ -138,16 +156,12 @@ pub(super) fn attacks() -> Vec<Attack> {
             format!("{}.", proof.rsplit_once('.').unwrap().0)
         }),
         ("by alg none, without a signature", |w| {
-            let header =
-                json!({"alg": "none", "typ": "dpop+jwt", "jwk": w.device.jwk()}).to_string();
-            let claims = json!({"jti": "x", "htm": "POST", "htu": format!("{}/token", w.url()), "iat": now()});
-            format!("{}.", message(&header, &claims.to_string()))
+            let (header, claims) = unsigned(w, "none");
+            format!("{}.", message(&header, &claims))
         }),
         ("by HS256 over its own public key", |w| {
-            let header =
-                json!({"alg": "HS256", "typ": "dpop+jwt", "jwk": w.device.jwk()}).to_string();
-            let claims = json!({"jti": "x", "htm": "POST", "htu": format!("{}/token", w.url()), "iat": now()});
-            hs256(&header, &claims.to_string(), w.device.jwk().to_string().as_bytes())
+            let (header, claims) = unsigned(w, "HS256");
+            hs256(&header, &claims, w.device.jwk().to_string().as_bytes())
         }),
         ("that says something twice", |w| {
             let header =
@@ -210,13 +224,14 @@ pub(super) fn attacks() -> Vec<Attack> {
         },
     ));
     // Whoever has a key can make as many as they like: none of them may leave a row.
-    let about: [Named<String>; 3] = [
-        ("what is no token", |_| "g".into()),
-        ("a token that is not bound", |w| w.token("deploy")),
-        ("a token that is bound to another key", |w| w.bound_token(&w.device)),
+    let by_another = "401 invalid_dpop_proof";
+    let about: [(Named<String>, &str); 3] = [
+        (("what is no token", |_| "g".into()), INACTIVE),
+        (("a token that is not bound", |w| w.token("deploy")), by_another),
+        (("a token that is bound to another key", |w| w.bound_token(&w.device)), by_another),
     ];
-    for (name, token) in about {
-        attacks.push(attack(PROOFS, Who::Stranger, format!("to ask about {name}"), move |w| {
+    for ((name, token), refused) in about {
+        let asked = attack(PROOFS, Who::Stranger, format!("to ask about {name}"), move |w| {
             let token = token(w);
             let claims = json!({
                 "htu": format!("{}/introspect", w.url()), "ath": super::proxy::ath(&token),
@@ -226,11 +241,15 @@ pub(super) fn attacks() -> Vec<Attack> {
             let lines = [format!("Authorization: DPoP {token}"), format!("DPoP: {proof}")];
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
             sending(w, post("/introspect", &lines, form(&[("token", &token)])))
-        }));
+        });
+        attacks.push(asked.refused(&[refused]));
     }
     attacks.extend(downgrades());
     attacks
 }
+
+/// Of a token that is bound, and shown as if it were not.
+const UNBOUND: &[&str] = &["401 invalid_token"];
 
 fn downgrades() -> Vec<Attack> {
     let shown = |name: &str, lines: fn(&World, &str) -> Vec<String>| {
@@ -251,14 +270,17 @@ fn downgrades() -> Vec<Attack> {
         vec![format!("Authorization: DPoP {token}"), format!("DPoP: {proof}")]
     }
     vec![
-        shown("as Bearer", |_, token| vec![format!("Authorization: Bearer {token}")]),
+        shown("as Bearer", |_, token| vec![format!("Authorization: Bearer {token}")])
+            .refused(UNBOUND),
         shown("as Bearer, with a good proof", |w, token| {
             let proof = for_api(w, token, json!({}));
             vec![format!("Authorization: Bearer {token}"), format!("DPoP: {proof}")]
-        }),
+        })
+        .refused(UNBOUND),
         shown("as bearer, in small letters", |_, token| {
             vec![format!("authorization: bearer {token}")]
-        }),
+        })
+        .refused(UNBOUND),
         shown("without a proof", |_, token| vec![format!("Authorization: DPoP {token}")]),
         shown("with a proof that speaks of no token", |w, token| {
             dpop(token, &for_api(w, token, json!({"ath": null})))
@@ -280,7 +302,8 @@ fn downgrades() -> Vec<Attack> {
         }),
         shown("with a nonce of the token endpoint", |w, token| {
             dpop(token, &for_api(w, token, json!({"nonce": w.nonce()})))
-        }),
+        })
+        .refused(&["401 use_dpop_nonce"]),
         shown("with a proof by another key", |w, token| {
             let claims = json!({
                 "htm": "GET", "htu": "https://api.example.com/x", "ath": super::proxy::ath(token),
@@ -298,6 +321,7 @@ fn downgrades() -> Vec<Attack> {
         shown("two ways at once", |w, token| {
             let proof = for_api(w, token, json!({}));
             [dpop(token, &proof), vec![format!("Authorization: Bearer {token}")]].concat()
-        }),
+        })
+        .refused(&["401 invalid_request"]),
     ]
 }

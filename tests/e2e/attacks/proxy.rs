@@ -7,9 +7,12 @@ use serde_json::json;
 
 use super::wire::{STRANGER, request};
 use super::world::World;
-use super::{Attack, Exchange, Named, Who, attack, sending, sending_to};
+use super::{Attack, Exchange, Lesson, Named, Who, attack, sending, sending_to};
 
-const HEADERS: &str = "headers in a proxy's name";
+const HEADERS: Lesson = Lesson { name: "headers in a proxy's name", refused: "403 forbidden" };
+
+/// Where no token is seen.
+const NO_TOKEN: &str = "401 unauthorized";
 
 /// What nginx says of a request for the API.
 pub(super) const API_LINES: [&str; 3] =
@@ -118,11 +121,12 @@ pub(super) fn attacks() -> Vec<Attack> {
             sending_to(w.authz, STRANGER, request("GET /v1/authz HTTP/1.1", &lines, b""))
         },
     ));
-    attacks.push(attack(HEADERS, Who::Stranger, "at the listener for callers", |w| {
+    let elsewhere = attack(HEADERS, Who::Stranger, "at the listener for callers", |w| {
         let who = format!("Authorization: Bearer {}", w.token("deploy"));
         let lines = [&["Host: 127.0.0.1", "Connection: close", &who][..], &API_LINES].concat();
         sending(w, request("GET /v1/authz HTTP/1.1", &lines, b""))
-    }));
+    });
+    attacks.push(elsewhere.refused(&["404 not_found"]));
     for (name, path) in [
         ("a route that there is not", "/v1/authz/other"),
         ("a route in capitals", "/v1/authz/API"),
@@ -166,15 +170,24 @@ pub(super) fn attacks() -> Vec<Attack> {
         }),
     ];
     for (name, lines) in shown {
-        attacks.push(attack(HEADERS, Who::Stranger, format!("with {name}"), move |w| {
+        let showing = attack(HEADERS, Who::Stranger, format!("with {name}"), move |w| {
             let lines = lines(w);
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
             held(w, &lines, &API_LINES)
-        }));
+        });
+        attacks.push(showing.refused(&[match name {
+            "two tokens" => "401 invalid_request",
+            "a token of another role" => "403 insufficient_scope",
+            "a token of an issuer"
+            | "two tokens in one line"
+            | "a token that is not bound, as one that is" => "401 invalid_token",
+            _ => NO_TOKEN,
+        }]));
     }
-    attacks.push(attack(HEADERS, Who::Stranger, "with a token in the path", |w| {
+    let in_the_path = attack(HEADERS, Who::Stranger, "with a token in the path", |w| {
         let path = format!("/v1/authz?access_token={}", w.token("deploy"));
         asked(w, &path, &[], &API_LINES)
-    }));
+    });
+    attacks.push(in_the_path.refused(&[NO_TOKEN]));
     attacks
 }

@@ -2,19 +2,21 @@
 
 use serde_json::json;
 
-use super::keys::Key;
-use super::wire::{FORM, form, post, request};
+use super::wire::{FORM, post, request};
 use super::world::{ACCESS_TOKEN, ASSERTION, ID_TOKEN, World};
-use super::{Attack, Who, asking, attack, sending};
+use super::{Attack, Lesson, Who, asking, attack, sending};
 use crate::support::broker::API;
 
-const FORMS: &str = "parameters of requests";
-const TARGETS: &str = "resources and audiences";
-const ROLES: &str = "roles and lifetimes";
+const FORMS: Lesson = Lesson { name: "parameters of requests", refused: "400 invalid_request" };
+const TARGETS: Lesson = Lesson { name: "resources and audiences", refused: "400 invalid_target" };
+const ROLES: Lesson = Lesson { name: "roles and lifetimes", refused: "400 invalid_request" };
 
 pub(super) fn attacks() -> Vec<Attack> {
     [forms(), targets(), roles()].into_iter().flatten().collect()
 }
+
+/// Of a body that is to be decoded.
+const ENCODED: &[&str] = &["415 invalid_request"];
 
 /// A good request, and what of it is changed.
 fn changed(name: &str, body: impl Fn(&World, String) -> Vec<u8> + 'static) -> Attack {
@@ -50,9 +52,16 @@ fn forms() -> Vec<Attack> {
         "x=%c0%af",
         "x=%ed%a0%80",
     ] {
-        attacks.push(changed(&format!("{more} besides"), move |_, good| {
+        let besides = changed(&format!("{more} besides"), move |_, good| {
             format!("{good}&{more}").into_bytes()
-        }));
+        });
+        attacks.push(match more.split('=').next() {
+            Some("audience" | "resource") => besides.refused(&["400 invalid_target"]),
+            Some("client_id") if more == "client_id=robot" => {
+                besides.refused(&["401 invalid_client"])
+            }
+            _ => besides,
+        });
     }
     attacks.push(changed("bytes that are no UTF-8", |_, good| {
         [good.as_bytes(), b"&x=\xff\xfe"].concat()
@@ -60,15 +69,17 @@ fn forms() -> Vec<Attack> {
     attacks.push(changed("a hundred parameters", |_, good| {
         (0..100).fold(good, |all, n| format!("{all}&p{n}=1")).into_bytes()
     }));
-    attacks.push(changed("a body of 100,000 bytes", |_, good| {
+    let large = changed("a body of 100,000 bytes", |_, good| {
         format!("{good}&x={}", "x".repeat(100_000)).into_bytes()
-    }));
+    });
+    attacks.push(large.refused(&["413 invalid_request"]));
     attacks
         .push(changed("semicolons for ampersands", |_, good| good.replace('&', ";").into_bytes()));
     attacks.push(changed("JSON", |w, _| {
         json!({"subject_token": w.assertion(json!({})), "role": "deploy"}).to_string().into_bytes()
     }));
-    attacks.push(changed("encoded twice", |_, good| good.replace('%', "%25").into_bytes()));
+    let twice = changed("encoded twice", |_, good| good.replace('%', "%25").into_bytes());
+    attacks.push(twice.refused(&["400 unsupported_grant_type"]));
     attacks.push(changed("in UTF-16", |_, good| {
         good.encode_utf16().flat_map(u16::to_be_bytes).collect()
     }));
@@ -89,10 +100,18 @@ fn forms() -> Vec<Attack> {
         ("a path in capitals", "POST /TOKEN HTTP/1.1"),
         ("a path parameter", "POST /token;x=y HTTP/1.1"),
     ] {
-        attacks.push(attack(FORMS, Who::Stranger, name, move |w| {
+        let refused = match name {
+            "parameters in the query" | "an empty query" | "a query besides" => FORMS.refused,
+            "GET" | "PUT" | "TRACE" | "a method in small letters" => "405 method_not_allowed",
+            // Its answer has no body.
+            "HEAD" => "405",
+            _ => "404 not_found",
+        };
+        let otherwise = attack(FORMS, Who::Stranger, name, move |w| {
             let form = w.fields(&w.assertion(json!({})), &[]);
             sending(w, request(&first.replace("{form}", &form), &FORM, form.as_bytes()))
-        }));
+        });
+        attacks.push(otherwise.refused(&[refused]));
     }
     let typed = |name: &str, lines: &'static [&'static str]| {
         attack(FORMS, Who::Stranger, name, move |w| {
@@ -111,14 +130,17 @@ fn forms() -> Vec<Attack> {
             "two types in one line",
             &["Content-Type: application/x-www-form-urlencoded, text/plain"],
         ),
-        typed("a body that claims to be gzip", &[FORM[2], "Content-Encoding: gzip"]),
-        typed("a body that claims to be br, deflate", &[FORM[2], "Content-Encoding: br, deflate"]),
+        typed("a body that claims to be gzip", &[FORM[2], "Content-Encoding: gzip"])
+            .refused(ENCODED),
+        typed("a body that claims to be br, deflate", &[FORM[2], "Content-Encoding: br, deflate"])
+            .refused(ENCODED),
         typed("another version of the protocol", &[FORM[2], "Tmpcred-Protocol: 99"]),
     ]);
-    attacks.push(attack(FORMS, Who::Stranger, "a compression bomb", |w| {
+    let bomb = attack(FORMS, Who::Stranger, "a compression bomb", |w| {
         let bomb = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0; 60_000]].concat();
         sending(w, post("/token", &["Content-Encoding: gzip"], bomb))
-    }));
+    });
+    attacks.push(bomb.refused(ENCODED));
     for (name, lines) in [
         ("Basic and an assertion at once", &["Authorization: Basic cm9ib3Q6eA=="][..]),
         ("Bearer and an assertion at once", &["Authorization: Bearer x"]),
@@ -188,19 +210,20 @@ fn targets() -> Vec<Attack> {
             let name = format!("{parameter} = {target:?}");
             attacks.push(attack(TARGETS, who, name, move |w| {
                 let other = if parameter == "audience" { "resource" } else { "audience" };
-                asking(w, &w.assertion(json!({})), &[(parameter, target), (other, "")])
+                asking(w, &w.somebody(), &[(parameter, target), (other, "")])
             }));
         }
         attacks.push(attack(
             TARGETS,
             Who::Stranger,
             format!("beside a good one {target:?}"),
-            move |w| asking(w, &w.assertion(json!({})), &[("audience", API), ("resource", target)]),
+            move |w| asking(w, &w.somebody(), &[("audience", API), ("resource", target)]),
         ));
     }
-    attacks.push(attack(TARGETS, Who::Stranger, "none", |w| {
+    let none = attack(TARGETS, Who::Stranger, "none", |w| {
         asking(w, &w.assertion(json!({})), &[("audience", "")])
-    }));
+    });
+    attacks.push(none.refused(&["400 invalid_request"]));
     attacks.push(attack(TARGETS, Who::Stranger, "one of 10,000 bytes", |w| {
         let long = format!("https://api.example.com/{}", "x".repeat(10_000));
         asking(w, &w.assertion(json!({})), &[("audience", &long)])
@@ -211,9 +234,10 @@ fn targets() -> Vec<Attack> {
 fn roles() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for role in ["Deploy", "DEPLOY", "deploy2", "admin", "ro-t"] {
-        attacks.push(attack(ROLES, Who::Caller, format!("the role {role:?}"), move |w| {
-            asking(w, &w.assertion(json!({})), &[("role", role)])
-        }));
+        let unknown = attack(ROLES, Who::Caller, format!("the role {role:?}"), move |w| {
+            asking(w, &w.somebody(), &[("role", role)])
+        });
+        attacks.push(unknown.refused(&["400 access_denied"]));
     }
     for role in [
         "deploy ",
@@ -255,9 +279,13 @@ fn roles() -> Vec<Attack> {
         ),
         ("an ID token wanted", ("requested_token_type", ID_TOKEN)),
     ] {
-        attacks.push(attack(ROLES, Who::Stranger, name, move |w| {
+        let other = attack(ROLES, Who::Stranger, name, move |w| {
             asking(w, &w.assertion(json!({})), &[changes])
-        }));
+        });
+        attacks.push(match changes.0 {
+            "grant_type" => other.refused(&["400 unsupported_grant_type"]),
+            _ => other,
+        });
     }
     attacks.push(attack(ROLES, Who::Stranger, "an access token shown as an ID token", |w| {
         let header = w.issuer.header(json!({"typ": "at+jwt"}));
@@ -268,17 +296,17 @@ fn roles() -> Vec<Attack> {
         let jwt = super::world::JWT;
         asking(w, &w.assertion(json!({})), &[("role", "opaque"), ("requested_token_type", jwt)])
     }));
-    attacks.push(attack(ROLES, Who::Caller, "a role whose tokens are bound, without a key", |w| {
-        asking(
-            w,
-            &w.assertion(json!({})),
-            &[("role", "bound"), ("subject_token_type", ACCESS_TOKEN)],
-        )
-    }));
-    attacks.push(attack(ROLES, Who::Stranger, "a form for another endpoint", |w| {
-        let key: &Key = &w.own;
-        let token = key.sign(&key.header(json!({})), &w.claims(json!({})));
-        sending(w, post("/revoke", &[], form(&[("token", &token), ("token", &token)])))
-    }));
+    let keyless = attack(ROLES, Who::Caller, "a role whose tokens are bound, without a key", |w| {
+        asking(w, &w.somebody(), &[("role", "bound"), ("subject_token_type", ACCESS_TOKEN)])
+    });
+    attacks.push(keyless.refused(&["400 invalid_dpop_proof"]));
+    for path in ["/revoke", "/introspect"] {
+        let name = format!("a form for another endpoint, sent to {path}");
+        attacks.push(attack(ROLES, Who::Stranger, name, move |w| {
+            let token = w.token("deploy");
+            let who = format!("Authorization: Bearer {token}");
+            sending(w, post(path, &[&who], w.fields(&token, &[])))
+        }));
+    }
     attacks
 }

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::wire::{ANYBODY, Exchange, post};
 use super::world::World;
-use super::{Attack, Who, attack};
+use super::{Attack, Lesson, Who, attack};
 
 /// The lesson.
-const LESSON: &str = "places that callers make up";
+const LESSON: Lesson = Lesson { name: "places that callers make up", refused: "400 access_denied" };
 
 /// The proxy, which has no port of its own: it is the address that a connection comes from.
 pub(super) const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -63,6 +63,14 @@ pub(super) fn attacks() -> Vec<Attack> {
     let direct: &[&str] = &["X-Forwarded-For: 10.1.1.1"];
     proxied
         .chain([("a place inside, by who is no proxy", ANYBODY, direct)])
-        .map(|(name, from, lines)| attack(LESSON, Who::Caller, name, asks(from, lines)))
+        .map(|(name, from, lines)| {
+            let forged = attack(LESSON, Who::Caller, name, asks(from, lines));
+            match name {
+                "what the proxy cannot tell"
+                | "what the proxy cannot tell, after a place"
+                | "no place" => forged.refused(&["400 invalid_request"]),
+                _ => forged,
+            }
+        })
         .collect()
 }

@@ -4,26 +4,28 @@ use serde_json::{Value, json};
 
 use super::keys::{Key, hs256, message};
 use super::world::{OTHER, World, now};
-use super::{Attack, Who, showing};
+use super::{Attack, Lesson, Who, showing};
 
-const SIGNATURES: &str = "algorithms and keys of tokens";
-const AUDIENCES: &str = "audiences of tokens";
-const TWICE: &str = "JSON that is read in two ways";
-const TIMES: &str = "times in tokens";
+const SIGNATURES: Lesson =
+    Lesson { name: "algorithms and keys of tokens", refused: "400 invalid_request" };
+const AUDIENCES: Lesson = Lesson { name: "audiences of tokens", refused: "400 invalid_request" };
+const TWICE: Lesson =
+    Lesson { name: "JSON that is read in two ways", refused: "400 invalid_request" };
+const TIMES: Lesson = Lesson { name: "times in tokens", refused: "400 invalid_request" };
 
 pub(super) fn attacks() -> Vec<Attack> {
     [signatures(), audiences(), twice(), times()].into_iter().flatten().collect()
 }
 
 /// By the issuer's own key, with this header.
-fn headed(lesson: &'static str, name: String, header: Value) -> Attack {
+fn headed(lesson: Lesson, name: String, header: Value) -> Attack {
     showing(lesson, Who::Stranger, name, move |w| {
         w.secret(w.issuer.sign(&w.issuer.header(header.clone()), &w.claims(json!({}))))
     })
 }
 
 /// By the issuer's own key, with these claims.
-pub(super) fn claiming(lesson: &'static str, who: Who, name: String, claims: Value) -> Attack {
+pub(super) fn claiming(lesson: Lesson, who: Who, name: String, claims: Value) -> Attack {
     showing(lesson, who, name, move |w| w.assertion(claims.clone()))
 }
 
@@ -242,7 +244,14 @@ fn audiences() -> Vec<Attack> {
         ("an issuer in a list", json!({"iss": ["https://issuer.example"]})),
         ("no issuer", json!({"iss": null})),
     ] {
-        attacks.push(claiming(AUDIENCES, Who::Stranger, name.into(), claims));
+        let other = claiming(AUDIENCES, Who::Stranger, name.into(), claims);
+        attacks.push(match name {
+            "the name of a client that has to authenticate" => {
+                other.refused(&["401 invalid_client"])
+            }
+            "bound to a key that is not proved" => other.refused(&["400 invalid_dpop_proof"]),
+            _ => other,
+        });
     }
     // Of that issuer tokens of all clients are taken, but for ID tokens.
     for (name, value) in
@@ -323,7 +332,7 @@ fn times() -> Vec<Attack> {
         ("exp as an object", r#""exp":{}"#),
         ("exp as true", r#""exp":true"#),
         ("exp as null", r#""exp":null"#),
-        ("exp in milliseconds", r#""exp":{+300}000000"#),
+        ("exp in milliseconds", r#""exp":{+300}000"#),
         ("nbf in the future", r#""exp":{+900},"nbf":{+120}"#),
         ("nbf as text", r#""exp":{+300},"nbf":"{-1}""#),
         ("nbf as null", r#""exp":{+300},"nbf":null"#),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use url::form_urlencoded;
@@ -15,6 +16,9 @@ pub(super) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Somebody at another address.
 pub(super) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// What is answered about a token that is none, or is none of the business of who asks.
+pub(super) const INACTIVE: &str = r#"200 {"active":false}"#;
 
 /// Bytes that go over one connection, and all that came back.
 pub(super) struct Exchange {
@@ -55,6 +59,28 @@ impl Answers {
     pub(super) fn is_granted(&self) -> bool {
         let text = self.0.to_ascii_lowercase();
         ["\"access_token\"", "\"active\":true", "tmpcred-subject:"].iter().any(|x| text.contains(x))
+    }
+
+    /// What each comes down to: its status, and the error that its body names where it does; of a
+    /// word about a token [`INACTIVE`].
+    pub(super) fn in_short(&self) -> Vec<String> {
+        let short = |answer: &str| {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+            // What is left of the version is before it.
+            let status = head.split(' ').nth(1).unwrap_or_default();
+            let body: Value = serde_json::from_str(body).unwrap_or_default();
+            match (&body["error"], &body["active"]) {
+                (Value::String(error), _) => format!("{status} {error}"),
+                (_, Value::Bool(false)) => INACTIVE.into(),
+                _ => status.into(),
+            }
+        };
+        self.0.split("HTTP/1.").skip(1).map(short).collect()
+    }
+
+    /// As much of it as there is room for.
+    pub(super) fn beginning(&self) -> String {
+        self.0.chars().take(600).collect()
     }
 
     /// What comes behind the head of the only answer.
