@@ -174,6 +174,43 @@ fn one_of_several_audiences_suffices_and_leeway_is_forgiven() {
     assert!(try_verify(&sign(header(None), &c, &private), &keys).is_ok());
 }
 
+/// RFC 7519 sections 4.1.4 and 4.1.5: other clocks may differ from this one, by so much.
+#[test]
+fn the_leeway_is_forgiven_and_not_a_second_more() {
+    let (private, keys) = key("k");
+    let (now, leeway) = (NOW.unix_timestamp(), LEEWAY.whole_seconds());
+    // At `exp` itself a token is no good any more; at `nbf` it is.
+    for (name, good, bad, says) in [
+        ("exp", now - leeway + 1, now - leeway, "it expired 1m ago"),
+        ("nbf", now + leeway, now + leeway + 1, "valid only from 1m 1s in the future"),
+        ("iat", now + leeway, now + leeway + 1, "issued only from 1m 1s in the future"),
+    ] {
+        let at = |time: i64| {
+            let mut claims = claims();
+            claims[name] = json!(time);
+            sign(header(Some("k")), &claims, &private)
+        };
+        assert!(try_verify(&at(good), &keys).is_ok(), "{name}");
+        let error = refused(&at(bad), &keys);
+        assert!(error.contains(says), "{name}: {error}");
+    }
+}
+
+/// RFC 7519 section 4.
+#[test]
+fn what_is_not_understood_is_ignored() {
+    let (private, keys) = key("k");
+    let mut with = claims();
+    let unknown = json!({"https://else.example/x": [1, {"y": null}]});
+    with["more"] = unknown.clone();
+    with["https://else.example/x"] = json!(true);
+    let mut header = header(Some("k"));
+    header.extras.insert("more", unknown.clone());
+    let got = try_verify(&sign(header, &with, &private), &keys).unwrap();
+    assert_eq!(got.principal.subject, "alice");
+    assert_eq!(got.all["more"], unknown);
+}
+
 #[test]
 fn other_algorithms_are_refused() {
     let (_, keys) = key("k");
