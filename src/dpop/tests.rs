@@ -108,7 +108,8 @@ fn those_of_the_rfc() {
 #[test]
 fn what_a_device_signs_is_good_for_that_request() {
     let key = key();
-    let (target, token) = (target(URL), Secret::new("token".to_string()));
+    let target = target(&format!("{URL}?a=b#c"));
+    let token = Secret::new("token".to_string());
     let signing =
         Signing { method: "POST", target: &target, token: Some(&token), nonce: Some("n") };
     let proofs = [(); 2].map(|()| key.sign(signing, NOW).unwrap());
@@ -118,6 +119,15 @@ fn what_a_device_signs_is_good_for_that_request() {
     assert!(is_thumbprint(key.thumbprint()));
     assert_eq!(checked[0].nonce.as_deref(), Some("n"));
     assert_ne!(checked[0].id, checked[1].id, "each is another one");
+    for proof in &proofs {
+        let claims = proof.expose().split('.').nth(1).unwrap();
+        let claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        assert_eq!(claims["htu"], URL, "without query and fragment");
+        // All of it is chance but what says that it is.
+        let jti: uuid::Uuid = claims["jti"].as_str().unwrap().parse().unwrap();
+        assert_eq!(jti.get_version(), Some(uuid::Version::Random));
+    }
     assert!(!format!("{key:?}").contains("private"), "{key:?}");
     let bare = key.sign(Signing { token: None, ..signing }, NOW).unwrap();
     assert_eq!(check(bare.expose(), Shown::With("token")).unwrap_err().fault, Fault::Token);

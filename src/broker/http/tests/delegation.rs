@@ -130,7 +130,9 @@ async fn who_the_subjects_token_lets_act_is_the_only_one() {
     }
     // It goes on to what is issued, with its issuer.
     let token = bed.issued(subject(json!({"sub": "bot"})), &[]).await;
-    assert_eq!(claims_of(&token)["may_act"], json!({"iss": CORP, "sub": "bot"}));
+    let may_act = json!({"iss": CORP, "sub": "bot"});
+    assert_eq!(claims_of(&token)["may_act"], may_act);
+    assert_eq!(json_of(&bed.introspect(Some(&token), &token).await)["may_act"], may_act);
 }
 
 #[tokio::test]

@@ -107,6 +107,9 @@ async fn the_audience_is_exact() {
         assert_eq!(refusal["error"], "invalid_target", "{refusal}");
         let description = refusal["error_description"].as_str().unwrap();
         assert!(description.contains(API) && description.contains(other), "{description}");
+        // So it is by the other name.
+        let resource = [("audience", ""), ("resource", other)];
+        assert_eq!(bed.refused(&token, &resource).await["error"], "invalid_target", "{other}");
     }
     let response = bed.exchange(&token, &[("audience", ""), ("resource", API)]).await;
     assert_eq!(response.status, StatusCode::OK);
