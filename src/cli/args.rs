@@ -396,6 +396,7 @@ pub(crate) struct Logout {
     /// End the sessions of all identities, also of those that the configuration has no more
     #[arg(long)]
     pub all: bool,
+    /// (whose access keys are left, and told of)
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

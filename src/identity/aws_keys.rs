@@ -25,6 +25,9 @@ use crate::secret::Secret;
 /// Who says who it is: nobody but the configuration.
 pub(super) const ISSUER: &str = "aws-keys";
 
+/// What becomes of keys that are forgotten.
+pub(super) const STILL_GOOD: &str = "the access keys are good until they are deleted in IAM";
+
 /// The variables that AWS's own tools read:
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html>.
 const ID: &str = "AWS_ACCESS_KEY_ID";
@@ -229,10 +232,7 @@ impl Session for AwsKeys {
         cx.cache.forget_credentials(&self.principal())?;
         Ok(match was_there {
             false => Logout::NoSession,
-            true => Logout::ForgottenOnly(
-                self.principal(),
-                "the access keys are good until they are deleted in IAM".into(),
-            ),
+            true => Logout::ForgottenOnly(self.principal(), STILL_GOOD.into()),
         })
     }
 }

@@ -158,6 +158,35 @@ fn keys_of_the_environment_are_traded_for_a_session() {
 #[test]
 fn codes_of_a_program_are_sent_once_by_however_many_runs() {
     let world = World::start("");
+#[test]
+fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
+    let world = World::start("");
+    world.login(&world.secret, &[]).run().ok();
+    let file = world.home.path(".config/tmpcred/config.toml");
+    let before = std::fs::read_to_string(file).unwrap();
+    world.home.config("[cache]\nstore = \"kernel\"\n[identity.other]\ntype = \"aws-keys\"\n");
+    let session = || world.tmpcred(&["status", "--json"]).run().ok().json()["sessions"].clone();
+    assert_eq!(
+        (&session()[0]["identity"], &session()[0]["configured"]),
+        (&json!(world.name), &json!(false))
+    );
+    let by_name = format!("`tmpcred logout {}`", world.name);
+    assert!(world.tmpcred(&["status"]).run().ok().stdout.contains(&by_name));
+    // All that is ended can be had again by a login; these cannot.
+    let all = world.tmpcred(&["logout", "--all", "--json"]).run().ok();
+    assert!(all.stderr.contains("its access keys are left") && all.stderr.contains(&by_name));
+    let kept = &all.json()[1];
+    assert_eq!((&kept["session"], &kept["identity"]), (&json!("kept"), &json!(world.name)));
+    world.home.config(&before);
+    assert_eq!(session()[0]["configured"], true);
+    assert_eq!(world.whoami(&[]).run().ok().json()["Arn"], world.hub());
+    world.home.config("[cache]\nstore = \"kernel\"\n");
+    let out = world.tmpcred(&["logout", &world.name, "--json"]).run().ok().json();
+    assert_eq!((&out[0]["session"], &out[0]["configured"]), (&json!("forgotten"), &json!(false)));
+    assert_eq!(session(), json!([]));
+    world.tmpcred(&["logout", &world.name]).run().ended_with(3);
+}
+
     let program = codes(&world.home);
     let config = std::fs::read_to_string(world.home.path(".config/tmpcred/config.toml")).unwrap();
     let mfa = format!("mfa = {{ serial = \"{DEVICE}\", command = [\"{program}\"] }}\n");

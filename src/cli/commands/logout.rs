@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, SessionLabel};
 use crate::cli::App;
 use crate::cli::args::Logout as Args;
 use crate::cli::misuse;
@@ -10,33 +10,48 @@ use crate::cli::prepare::{cache, identity as named};
 use crate::config;
 use crate::error::Result;
 use crate::host::process;
-use crate::identity::{self, Context, Logout};
+use crate::identity::{self, Context, Logout, Stray};
 use crate::plan;
 
 pub(super) fn run(app: &App, args: &Args) -> Result<()> {
     let config = config::load(&app.host)?;
+    let cache = cache(&app.host, &config)?;
+    let strays = identity::strays(&cache, &config.identities);
+    let named_one = args.identity.as_deref();
+    // What the configuration has no more is had by the name that it had then. Of what has a
+    // name that it has, that is access keys alone: a session may be another configuration's.
+    let is_configured = named_one.is_none_or(|name| config.identities.contains_key(name));
+    let meant = |stray: &&Stray| {
+        named_one == Some(stray.label.identity.as_str())
+            && (!is_configured || stray.is_access_keys())
+    };
+    let named_strays: Vec<&Stray> = strays.iter().filter(meant).collect();
     let identities = if args.all {
         config
             .identities
             .keys()
             .map(|name| plan::identity(&config, Some(name)))
             .collect::<Result<Vec<_>>>()?
+    } else if !is_configured && !named_strays.is_empty() {
+        Vec::new()
     } else {
         vec![named(&app.host, &config, args.identity.as_deref())?]
     };
-    let cache = cache(&app.host, &config)?;
     let mut reports = Vec::new();
     for identity in &identities {
         if let Some(report) = end(app, &cache, identity, args.all)? {
             reports.push(report);
         }
     }
-    if args.all {
-        for stray in identity::strays(&cache, &config.identities) {
-            let cx = Context::new(&app.host, &cache);
-            let ended = process::runtime()?.block_on(stray.end(cx, &config.identities))?;
-            reports.push(report(app, &stray.label.identity, ended, false));
+    let all_strays: Vec<&Stray> = strays.iter().filter(|_| args.all).collect();
+    for stray in all_strays.into_iter().chain(named_strays) {
+        if args.all && stray.is_access_keys() {
+            reports.push(kept(app, stray));
+            continue;
         }
+        let cx = Context::new(&app.host, &cache);
+        let ended = process::runtime()?.block_on(stray.end(cx, &config.identities))?;
+        reports.push(report(app, &stray.label.identity, ended, false));
     }
     if args.json { app.ui.json(&reports) } else { Ok(()) }
 }
@@ -54,6 +69,24 @@ fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result
     let cx = Context::new(&app.host, cache);
     let outcome = process::runtime()?.block_on(session.logout(cx))?;
     Ok(Some(report(app, &identity.name, outcome, true)))
+}
+
+/// Tells that access keys are left where they are: they may be another configuration's, and
+/// nobody is shown their secret a second time.
+fn kept(app: &App, stray: &Stray) -> Value {
+    let SessionLabel { identity: name, principal, .. } = &stray.label;
+    let why = "no identity of this configuration leads to them, and they may be kept nowhere else";
+    app.host.interact.warn(&format!(
+        "{name}: its access keys are left: {why}; `tmpcred logout {name}` forgets them"
+    ));
+    json!({
+        "identity": name,
+        "configured": false,
+        "session": "kept",
+        "issuer": principal.issuer,
+        "subject": principal.subject,
+        "because": why,
+    })
 }
 
 /// Tells what became of a session. `configured`: whether an identity leads to it.

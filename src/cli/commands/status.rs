@@ -62,13 +62,14 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
                 session.identity.clone(),
                 session.principal.subject.clone(),
                 session.principal.issuer.clone(),
-                match (session.ended, is_configured(session, strays.as_deref())) {
+                match (session.ended, stray(session, strays.as_deref())) {
                     (true, _) => "ended: login required".into(),
-                    (false, Some(false)) => format!(
-                        "{}; no identity of this configuration leads to it, `tmpcred logout --all` ends it",
-                        show::ago(now - session.since)
+                    (false, Some(stray)) => format!(
+                        "{}; no identity of this configuration leads to it, `tmpcred logout {}` ends it",
+                        show::ago(now - session.since),
+                        if stray.is_access_keys() { session.identity.as_str() } else { "--all" },
                     ),
-                    (false, _) => show::ago(now - session.since),
+                    (false, None) => show::ago(now - session.since),
                 },
             ]
         });
@@ -103,7 +104,12 @@ pub(super) fn left_alone(one: &Resting) -> serde_json::Value {
 
 /// Whether an identity leads to a session; `None` where the configuration is broken.
 fn is_configured(session: &SessionLabel, strays: Option<&[Stray]>) -> Option<bool> {
-    strays.map(|strays| strays.iter().all(|stray| stray.label != *session))
+    strays.map(|_| stray(session, strays).is_none())
+}
+
+/// The session as one that no identity leads to.
+fn stray<'a>(session: &SessionLabel, strays: Option<&'a [Stray]>) -> Option<&'a Stray> {
+    strays?.iter().find(|stray| stray.label == *session)
 }
 
 /// What is left of a lifetime, as a bar.

@@ -8,6 +8,7 @@ use crate::cache::{Cache, StoreChoice};
 use crate::host::env::Env;
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
 use crate::host::test_server::{self, run};
+use crate::identity::strays;
 
 struct Typist(Mutex<Vec<&'static str>>);
 
@@ -74,6 +75,25 @@ fn keys_are_asked_for_once_and_forgotten_at_the_logout() {
     assert!(matches!(run(source.logout(cx)).unwrap(), Logout::ForgottenOnly(who, _) if who == me));
     assert_eq!(run(source.logout(cx)).unwrap(), Logout::NoSession);
     assert!(run(source.assertion(cx, "x")).is_err());
+}
+
+#[test]
+fn keys_that_no_identity_leads_to_are_found_and_can_be_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(dir.path(), &["AKIAONE", "canary-one"]);
+    let cache = Cache::new(host.clone(), StoreChoice::Memory);
+    let cx = Context::new(&host, &cache);
+    let source = AwsKeys::new("work", Settings::default());
+    run(source.login(cx, &LoginOptions::default())).unwrap();
+    let configured = [("work".to_string(), super::super::Settings::AwsKeys(Settings::default()))];
+    assert!(strays(&cache, &configured.into()).is_empty());
+    let none = Default::default();
+    let found = strays(&cache, &none);
+    let [stray] = &found[..] else { panic!("one") };
+    assert!(stray.is_access_keys() && stray.label.identity == "work");
+    let ended = run(stray.end(cx, &none)).unwrap();
+    assert!(matches!(ended, Logout::ForgottenOnly(_, why) if why == STILL_GOOD));
+    assert!(strays(&cache, &none).is_empty() && source.stored(cx).unwrap().is_none());
 }
 
 #[test]
