@@ -187,7 +187,8 @@ impl<'a> Run<'a> {
         };
         match source.readiness(self.host) {
             Readiness::Ready(_) => Ok(source),
-            Readiness::Absent(why) => Err(unusable(why)),
+            Readiness::Absent(why) => Err(unusable(why)
+                .hint("set what is missing, or use another identity; `tmpcred explain` shows which can be used here")),
             Readiness::Misconfigured { why, hint } => Err(unusable(why).hint(hint)),
         }
     }

@@ -21,6 +21,7 @@ mod broker_policy;
 mod config;
 mod console;
 mod elevate;
+mod flag;
 mod generated;
 mod ls;
 mod signed;
@@ -42,6 +43,7 @@ pub(crate) use self::elevate::{
     ElevateList, ElevateReasoned, ElevateRequest, ElevateReview, ElevateRevoke, ElevateStatus,
     Elevated, OnExpiryArg, Patience,
 };
+use self::flag::Flag;
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
 pub(crate) use self::signed::{
@@ -92,7 +94,7 @@ pub(crate) struct Global {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        value_parser = BoolishValueParser::new(),
+        value_parser = Flag::new(),
         help_heading = "Global options",
     )]
     pub no_input: Option<bool>,
@@ -394,9 +396,9 @@ pub(crate) struct Logout {
     #[arg(add = ArgValueCandidates::new(complete::identities), conflicts_with = "all")]
     pub identity: Option<String>,
     /// End the sessions of all identities, also of those that the configuration has no more
+    /// (whose access keys are left, and told of)
     #[arg(long)]
     pub all: bool,
-    /// (whose access keys are left, and told of)
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

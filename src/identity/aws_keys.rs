@@ -99,6 +99,7 @@ impl AwsKeys {
         let wrong = |why: &str| {
             Error::new(ErrorKind::Config, "the access keys of the environment cannot be used")
                 .because_of(why)
+                .hint(format!("set {ID} to an access key ID, and {SECRET} to its secret"))
         };
         let (Some(id), Some(secret)) = (get(ID), get(SECRET)) else {
             return Err(wrong(&format!("{ID} and {SECRET} are not both set")));

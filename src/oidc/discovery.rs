@@ -103,7 +103,7 @@ impl Discovery {
         http: &HttpClient,
     ) -> Result<(Self, Freshness)> {
         let url = address.join(WELL_KNOWN);
-        let context = format!("the identity provider {issuer} cannot be used");
+        let context = format!("the issuer {issuer} cannot be used");
         let response = http.get(&url).await.map_err(|error| error.context(&context))?;
         if let Some(outage) = response.outage(url.as_str()) {
             return Err(outage.context(&context));

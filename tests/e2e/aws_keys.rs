@@ -150,7 +150,9 @@ fn keys_of_the_environment_are_traded_for_a_session() {
     assert!(own.contains("AWS_SESSION_TOKEN="), "{own}");
     assert!(!own.lines().any(|line| line == format!("AWS_SECRET_ACCESS_KEY={}", world.secret)));
     let absent = world.tmpcred(&["env", "hub"]).run().ended_with(3);
-    assert!(absent.stderr.contains("AWS_ACCESS_KEY_ID is not set"), "{}", absent.stderr);
+    for part in ["AWS_ACCESS_KEY_ID is not set", "hint: set what is missing"] {
+        assert!(absent.stderr.contains(part), "{part:?} is not in:\n{}", absent.stderr);
+    }
     let login = keys(world.tmpcred(&["login"])).run().ended_with(2);
     assert!(login.stderr.contains("needs no login"), "{}", login.stderr);
 }
@@ -214,6 +216,18 @@ fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
 }
 
 #[test]
+#[test]
+fn answers_from_a_program_are_a_line_each() {
+    let mut home = Home::new();
+    home.set("TMPCRED_NO_INPUT", "false");
+    home.config("[cache]\nstore = \"memory\"\n[identity.kr]\ntype = \"aws-keys\"\n");
+    let login = |lines: &str| tmpcred(&home).args(["login", "kr", "--stdin"]).stdin(lines).run();
+    let one = login("AKIAIOSFODNN7EXAMPLE\n").ended_with(4).stderr;
+    assert!(one.contains("the first line, and its secret the second"), "{one}");
+    let swapped = login("canary/secret\nAKIAIOSFODNN7EXAMPLE\n").ended_with(2).stderr;
+    assert!(swapped.contains("are swapped") && !swapped.contains("canary"), "{swapped}");
+}
+
 fn a_person_types_keys_and_codes_and_they_do_not_show() {
     let world = World::start(&format!("mfa = {{ serial = \"{DEVICE}\" }}"));
     let terminal = Terminal::start(&world.home, 100, 40);

@@ -248,6 +248,11 @@ pub(crate) struct ElevateList {
     pub at: At,
 }
 
+/// Understands the id of a request or a grant.
+fn whole_id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| "the whole id is wanted, which `tmpcred elevate list` shows".into())
+}
+
 /// Approve what somebody else asks for
 ///
 /// Shows exactly what is approved, and asks. What is approved has a hash: if anything of it
@@ -255,6 +260,7 @@ pub(crate) struct ElevateList {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateApprove {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Why, where you want to say so
     #[arg(long, value_name = "TEXT")]
@@ -274,6 +280,7 @@ pub(crate) struct ElevateApprove {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateDeny {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Why
     #[arg(long, value_name = "TEXT")]
@@ -290,6 +297,7 @@ pub(crate) struct ElevateDeny {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateEnd {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Why, where it is signed
     #[arg(
@@ -311,6 +319,7 @@ pub(crate) struct ElevateEnd {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateRevoke {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Why
     #[arg(long, value_name = "TEXT")]
@@ -327,6 +336,7 @@ pub(crate) struct ElevateRevoke {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateReasoned {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Why
     #[arg(long, value_name = "TEXT")]
@@ -340,6 +350,7 @@ pub(crate) struct ElevateReasoned {
 #[derive(Args, Debug)]
 pub(crate) struct ElevateReview {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// What is to be known of it
     #[arg(long, value_name = "TEXT")]
@@ -350,4 +361,36 @@ pub(crate) struct ElevateReview {
     /// Which broker.
     #[command(flatten)]
     pub at: At,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::args::Cli;
+
+    #[test]
+    fn an_id_that_is_none_is_refused_with_where_the_whole_one_is() {
+        let reason = ["--reason", "x"];
+        for (command, more, list) in [
+            (&["approve"][..], &[][..], "elevate list"),
+            (&["deny"], &reason, "elevate list"),
+            (&["withdraw"], &[], "elevate list"),
+            (&["revoke"], &reason, "elevate list"),
+            (&["relinquish"], &[], "elevate list"),
+            (&["review"], &["--note", "x"], "elevate list"),
+            (&["keys", "approve"], &["--fingerprint", "x"], "elevate keys list --all"),
+        ] {
+            let with = |id| {
+                let words = [&["tmpcred", "elevate"], command, &[id], more].concat();
+                Cli::try_parse_from(words).map_err(|error| error.to_string())
+            };
+            for id in ["abc", "0198f6b2-9a5e-7c31"] {
+                let said = with(id).unwrap_err();
+                let says = format!("the whole id is wanted, which `tmpcred {list}` shows");
+                assert!(said.contains(&says), "{said}");
+            }
+            assert!(with("0198f6b2-9a5e-7c31-8d0f-3f6a2b1c4d5e").is_ok(), "{command:?}");
+        }
+    }
 }

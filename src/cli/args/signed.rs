@@ -99,12 +99,19 @@ pub(crate) struct KeysList {
     pub at: At,
 }
 
+/// Understands the id of a key.
+fn whole_id(text: &str) -> Result<Uuid, String> {
+    text.parse()
+        .map_err(|_| "the whole id is wanted, which `tmpcred elevate keys list --all` shows".into())
+}
+
 /// Approve somebody else's key
 ///
 /// Have its owner read the fingerprint to you.
 #[derive(Args, Debug)]
 pub(crate) struct KeysApprove {
     /// Its id
+    #[arg(value_parser = whole_id)]
     pub id: Uuid,
     /// Its fingerprint, so that no other key is approved by mistake
     #[arg(long, value_name = "FINGERPRINT")]

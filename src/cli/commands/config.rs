@@ -33,7 +33,9 @@ fn init(app: &App) -> Result<()> {
         return Err(Error::new(ErrorKind::Config, format!("{} exists already", path.display()))
             .hint("nothing has been changed; check it with: tmpcred config check"));
     }
-    files::write_private(path, config::EXAMPLE.as_bytes())?;
+    files::write_private(path, config::EXAMPLE.as_bytes()).map_err(|error| {
+        error.hint("to have it elsewhere, name a file in TMPCRED_CONFIG, for later runs too")
+    })?;
     app.host.interact.note(&format!(
         "{} has been written.\nEdit it, then: tmpcred config check",
         path.display()

@@ -10,7 +10,7 @@ use crate::cli::misuse;
 use crate::cli::prepare::{cache, detected, identity, planned};
 use crate::config::{self, Config};
 use crate::credential::Proof;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::host::{Host, process};
 use crate::identity::{Context, Flow, LoginOptions};
 
@@ -44,7 +44,14 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
         audiences: audiences(app, &config, &identity.name),
     };
     let cx = Context::new(&host, &cache);
-    let principal = process::runtime()?.block_on(session.login(cx, &options))?;
+    let principal = process::runtime()?.block_on(session.login(cx, &options)).map_err(|error| {
+        match args.stdin && error.kind() == ErrorKind::LoginRequired {
+            true => error.hint(
+                "with --stdin the access key ID is the first line, and its secret the second",
+            ),
+            false => error,
+        }
+    })?;
     if args.json {
         return app.ui.json(&json!({
             "identity": identity.name,

@@ -39,7 +39,7 @@ fn a_bad_issuer_is_named_and_ends_no_session() {
         journey.provider.fault(&fault);
         forget_documents(&journey);
         let login = journey.tmpcred(&["login", "--force"]);
-        let cannot = format!("the identity provider {} cannot be used", journey.provider.issuer());
+        let cannot = format!("the issuer {} cannot be used", journey.provider.issuer());
         refused(login, code, &[&cannot, says]);
         standing.is_kept(&journey);
         journey.provider.clear_faults();
