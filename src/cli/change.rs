@@ -8,6 +8,7 @@ use similar::algorithms::{Capture, Replace, myers};
 use similar::udiff::UnifiedHunkHeader;
 use similar::{ChangeTag, DiffOp};
 
+use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 use crate::host::interact::Interact;
@@ -19,8 +20,6 @@ use super::ui::written;
 const OUT: Style = AnsiColor::Red.on_default();
 const IN: Style = AnsiColor::Green.on_default();
 const PLACE: Style = AnsiColor::Cyan.on_default();
-/// How many lines around a change are shown.
-const AROUND: usize = 3;
 
 /// A change of a file. `None` stands for «no file».
 pub(crate) struct Change<'a> {
@@ -60,7 +59,7 @@ impl Change<'_> {
         app.ui.confirm("Change the file?")
     }
 
-    /// The change, as `diff -u` shows it.
+    /// The change, as `diff -U 0` shows it: what is around it is none of it, and may be secret.
     fn show(&self, app: &App) -> Result<()> {
         let (before, after) = (self.before.unwrap_or_default(), self.after.unwrap_or_default());
         let (before, after) = (lines(before), lines(after));
@@ -81,11 +80,13 @@ impl Change<'_> {
     }
 }
 
+/// The lines, without their ends: a last line that had none, and gets one because something
+/// comes behind it, is no other line.
 fn lines(text: &str) -> Vec<&str> {
-    text.split_inclusive('\n').collect()
+    text.lines().collect()
 }
 
-/// The lines that differ, with those around them, as `diff -u` shows them.
+/// The lines that differ, and where they are, with no value that is a secret by its name.
 fn differences(before: &[&str], after: &[&str]) -> Vec<(Style, String)> {
     let mut shown = Vec::new();
     for hunk in hunks(before, after) {
@@ -95,25 +96,22 @@ fn differences(before: &[&str], after: &[&str]) -> Vec<(Style, String)> {
             let (sign, style) = match tag {
                 ChangeTag::Delete => ('-', OUT),
                 ChangeTag::Insert => ('+', IN),
-                ChangeTag::Equal => (' ', Style::new()),
+                ChangeTag::Equal => continue,
             };
-            shown.push((style, format!("{sign}{}", text.trim_end_matches(['\r', '\n']))));
-            if !text.ends_with('\n') {
-                shown.push((Style::new(), "\\ No newline at end of file".into()));
-            }
+            shown.push((style, format!("{sign}{}", config::without_secret(text))));
         }
     }
     shown
 }
 
-/// What differs, in groups that are close to each other. (The comparison of whole texts
+/// What differs, in groups with nothing in between. (The comparison of whole texts
 /// that the crate offers brings all its algorithms into the program, which take more room
 /// there than TLS does.)
 fn hunks(before: &[&str], after: &[&str]) -> Vec<Vec<DiffOp>> {
     let mut found = Replace::new(Capture::new());
     let (old, new) = (0..before.len(), 0..after.len());
     let Ok(()) = myers::diff_deadline_raw(&mut found, before, old, after, new, None);
-    found.into_inner().into_grouped_ops(AROUND)
+    found.into_inner().into_grouped_ops(0)
 }
 
 #[cfg(test)]
@@ -130,11 +128,32 @@ mod tests {
         assert_eq!(shown("a\nb\n", "a\nb\n"), "");
         assert_eq!(shown("", "a\n"), "@@ -0,0 +1 @@\n+a\n");
         assert_eq!(shown("a\n", ""), "@@ -1 +0,0 @@\n-a\n");
-        let before = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12";
+        let before = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n";
         let after = "1\n2\nthree\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n";
-        // What `diff -u` of GNU diffutils 3.8 says of these two.
-        let expected = "@@ -1,6 +1,6 @@\n 1\n 2\n-3\n+three\n 4\n 5\n 6\n\
-            @@ -9,4 +9,5 @@\n 9\n 10\n 11\n-12\n\\ No newline at end of file\n+12\n+13\n";
+        // What `diff -U 0` of GNU diffutils 3.8 says of these two.
+        let expected = "@@ -3 +3 @@\n-3\n+three\n@@ -12,0 +13 @@\n+13\n";
         assert_eq!(shown(before, after), expected);
+        // A line that is ended, because something comes behind it, is the same.
+        assert_eq!(shown(before.trim_end(), after), expected);
+    }
+
+    #[test]
+    fn no_secret_is_shown_of_a_file() {
+        let before = "[a]\naws_secret_access_key = canary";
+        let after = format!("{before}\n# ours\n[b]\ncredential_process = tmpcred b\n");
+        let shown_of = shown(before, &after);
+        assert!(shown_of.ends_with("+credential_process = tmpcred b\n"), "{shown_of}");
+        assert!(!shown_of.contains("canary") && !shown_of.contains("[a]"), "{shown_of}");
+        // Where somebody wrote into what is taken out.
+        for (line, left) in [
+            ("aws_secret_access_key = canary", "aws_secret_access_key = …"),
+            ("aws_session_token=canary", "aws_session_token= …"),
+            (
+                "env = { USER = \"me\", PASSWORD = \"canary\" }",
+                "env = { USER = \"me\", PASSWORD = …",
+            ),
+        ] {
+            assert_eq!(shown(line, ""), format!("@@ -1 +0,0 @@\n-{left}\n"));
+        }
     }
 }

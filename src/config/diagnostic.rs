@@ -233,6 +233,15 @@ fn hidden_from(line: &str, to: usize, part: Part) -> Option<usize> {
     [value, word, quoted].into_iter().flatten().min()
 }
 
+/// A line of a configuration, of TOML or one of AWS's tools, without the value of what is a
+/// secret by its name, and what stands behind that.
+pub(crate) fn without_secret(line: &str) -> String {
+    match hidden_from(line, line.len(), Part::Line) {
+        Some(at) => format!("{} …", &line[..at]),
+        None => line.to_string(),
+    }
+}
+
 /// Whether the value of a key is a secret by its name, and not where one is, or how it is used.
 fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase();
@@ -240,7 +249,9 @@ fn is_secret(key: &str) -> bool {
     let is_about = |words: &[&str]| words.iter().any(|word| name.ends_with(word));
     let has = ["pass", "pwd", "secret", "credential"].iter().any(|word| name.contains(word));
     (has || is_about(&["token", "key", "kek"]))
-        && !is_about(&["file", "path", "env", "url", "uri", "command", "method", "format"])
+        && !is_about(&[
+            "file", "path", "env", "url", "uri", "command", "method", "format", "process",
+        ])
 }
 
 /// What is shown for a character: the renderer knows the older control

@@ -26,6 +26,7 @@ mod tree;
 mod trust;
 
 pub use append::Addition;
+pub(crate) use diagnostic::without_secret;
 pub(crate) use load::PROFILE_VARIABLE;
 pub use load::{Layer, LayerFile, check, layers, load, parse, read_checked, read_file, read_str};
 pub use misfit::Misfit;

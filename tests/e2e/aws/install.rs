@@ -44,6 +44,7 @@ fn the_aws_cli_and_boto3_find_what_was_installed() {
         ["--- ", " region = eu-west-1", "+# >>> tmpcred >>>", "+[profile prod]", "+[profile stage]"]
     {
         assert!(output.stdout.lines().any(|l| l.starts_with(line)), "{line}: {}", output.stdout);
+    assert!(!output.stdout.contains("mine"), "what is not changed is not shown: {}", output.stdout);
     }
     assert!(output.stderr.contains("has been written"), "{}", output.stderr);
     let text = read(&world);
