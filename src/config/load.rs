@@ -67,13 +67,21 @@ pub fn layers(host: &Host) -> Vec<LayerFile> {
 /// Of kind [`ErrorKind::Config`], with file, line, column and what may have been
 /// meant; as many at once as can be told.
 pub fn load(host: &Host) -> Result<Config> {
-    assemble(host, rules::references)
+    assemble(host, true, rules::references)
+}
+
+/// The same without the project's file: what holds wherever this user is.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_without_project(host: &Host) -> Result<Config> {
+    assemble(host, false, rules::references)
 }
 
 /// Reads the whole configuration, and looks at every profile as if it were used:
 /// one that lacks something is an error too.
 pub fn check(host: &Host) -> Result<Config> {
-    assemble(host, |config| {
+    assemble(host, true, |config| {
         let mut problems = rules::references(config);
         problems.extend(rules::completeness(config));
         problems
@@ -119,7 +127,11 @@ pub fn read_str<T: DeserializeOwned>(name: &str, text: &str) -> Result<T> {
     decode(&tree).map_err(into_error)
 }
 
-fn assemble(host: &Host, check: impl Fn(&Config) -> Vec<Problem>) -> Result<Config> {
+fn assemble(
+    host: &Host,
+    with_project: bool,
+    check: impl Fn(&Config) -> Vec<Problem>,
+) -> Result<Config> {
     let home = host.env.home();
     let mut tree = Node::empty();
     let mut problems = Vec::new();
@@ -143,8 +155,9 @@ fn assemble(host: &Host, check: impl Fn(&Config) -> Vec<Problem>) -> Result<Conf
             .because_of(format!("there is no {}", Path::new(named).display()))
             .hint("TMPCRED_CONFIG names it: set it to a file that exists, or unset it"));
     }
-    let project = match project::look(host, home) {
-        Ok(mut found) => {
+    let project = match with_project.then(|| project::look(host, home)).transpose() {
+        Ok(None) => None,
+        Ok(Some(mut found)) => {
             if let Some(layer) = found.layer.take() {
                 tree.merge(layer);
             }

@@ -28,7 +28,10 @@ mod trust;
 pub use append::Addition;
 pub(crate) use diagnostic::without_secret;
 pub(crate) use load::PROFILE_VARIABLE;
-pub use load::{Layer, LayerFile, check, layers, load, parse, read_checked, read_file, read_str};
+pub use load::{
+    Layer, LayerFile, check, layers, load, load_without_project, parse, read_checked, read_file,
+    read_str,
+};
 pub use misfit::Misfit;
 pub(crate) use model::Broken;
 pub use model::{

@@ -38,15 +38,26 @@ fn aws(app: &App, args: &Install) -> Result<()> {
     Ok(())
 }
 
-/// The profiles to write: those that are named, or all that yield credentials of AWS.
+/// The profiles to write: those that are named, or all that yield credentials of AWS. What a
+/// project says counts in that project alone, and AWS's tools call from everywhere.
 fn entries(app: &App, named: &[String]) -> Result<Vec<Entry>> {
-    let config = config::load(&app.host)?;
+    let config = config::load_without_project(&app.host)?;
     let detected = detected(&app.host, &config);
     let mut entries = Vec::new();
     let all = named.is_empty();
     let names: Vec<&String> =
         if all { config.profiles.keys().collect() } else { named.iter().collect() };
     for name in names {
+        if !config.profiles.contains_key(name)
+            && config::load(&app.host).is_ok_and(|here| here.profiles.contains_key(name))
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("only this project has the profile {name}"),
+            )
+            .because_of("AWS's tools ask for their credentials from every directory")
+            .hint(format!("write the profile into {}", config.user_file.display())));
+        }
         match planned(&config, &detected, name) {
             Ok(plan) if plan.target.yields_aws() => {
                 let region = region(&plan.target);

@@ -40,12 +40,11 @@ fn the_aws_cli_and_boto3_find_what_was_installed() {
     world.home.write(".aws/config", before);
     world.tmpcred(&["login"]).run().ok();
     let output = world.tmpcred(INSTALL).run().ok();
-    for line in
-        ["--- ", " region = eu-west-1", "+# >>> tmpcred >>>", "+[profile prod]", "+[profile stage]"]
+    for line in ["--- ", "@@ -2,0 +3,", "+# >>> tmpcred >>>", "+[profile prod]", "+[profile stage]"]
     {
         assert!(output.stdout.lines().any(|l| l.starts_with(line)), "{line}: {}", output.stdout);
-    assert!(!output.stdout.contains("mine"), "what is not changed is not shown: {}", output.stdout);
     }
+    assert!(!output.stdout.contains("mine"), "what is not changed is not shown: {}", output.stdout);
     assert!(output.stderr.contains("has been written"), "{}", output.stderr);
     let text = read(&world);
     assert!(text.starts_with(before) && !text.contains("other"), "{text}");
@@ -132,6 +131,29 @@ fn the_tools_read_the_configuration_that_is_named_now() {
     }
     let odd = world.home.write("work/$a.toml", &text);
     refused(world.tmpcred(INSTALL).env("TMPCRED_CONFIG", odd).run(), 3, &["special characters"]);
+}
+
+#[test]
+fn what_only_a_project_has_is_not_installed() {
+    let world = world("https://sts.example.com");
+    let project = world.home.write(
+        "project/.tmpcred.toml",
+        "[profile.ours]\nextends = \"prod\"\n[profile.prod.target]\ntype = \"aws\"\nregion = \"us-west-2\"\n",
+    );
+    let dir = project.parent().unwrap();
+    let trust = ["config", "trust", project.to_str().unwrap()];
+    world.tmpcred(&trust).run().ok();
+    world.tmpcred(&["explain", "ours"]).current_dir(dir).run().ok();
+    let named = [INSTALL, &["--profile", "ours"]].concat();
+    let says = ["only this project has the profile ours", "from every directory"];
+    refused(world.tmpcred(&named).current_dir(dir).run(), 3, &says);
+    world.tmpcred(INSTALL).current_dir(dir).run().ok();
+    let text = read(&world);
+    assert!(text.contains("[profile prod]") && !text.contains("ours"), "{text}");
+    assert!(!text.contains("us-west-2"), "{text}");
+    // The same as from elsewhere.
+    let again = world.tmpcred(INSTALL).run().ok();
+    assert!(again.stderr.contains("nothing is to be changed"), "{}", again.stderr);
 }
 
 #[test]
