@@ -12,6 +12,7 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Vis
 use super::source::Origin;
 use super::tagged::Tagged;
 use super::tree::Node;
+use super::trust::Standing;
 use crate::aws::EndpointUrl;
 use crate::cache::StoreChoice;
 use crate::error::Error;
@@ -140,9 +141,9 @@ pub enum Project {
         profile: String,
         /// Where it says so.
         origin: Origin,
-        /// Whether the person has trusted this very file, so that it may choose
-        /// any profile.
-        trusted: bool,
+        /// How this very file stands: one that is trusted may choose any profile. `None` where
+        /// it was not looked at, because every file may choose this profile.
+        standing: Option<Standing>,
     },
     /// It may not choose, and why.
     Refused(Error),

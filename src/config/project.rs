@@ -116,9 +116,12 @@ impl Found {
             Choice::Profile { name, origin, path, text } => {
                 let selectable =
                     config.profiles.get(&name).is_some_and(|profile| profile.project_selectable);
-                let trusted = self.trusted
-                    || !selectable && trust::standing(host, &path, &text)? == Standing::Trusted;
-                Project::Chooses { profile: name, origin, trusted }
+                let standing = match (self.trusted, selectable) {
+                    (true, _) => Some(Standing::Trusted),
+                    (false, true) => None,
+                    (false, false) => Some(trust::standing(host, &path, &text)?),
+                };
+                Project::Chooses { profile: name, origin, standing }
             }
         })
     }

@@ -60,7 +60,7 @@ impl Candidate {
     ///
     /// # Errors
     /// Where there is no such file, it belongs to somebody else, or it is no TOML; where one
-    /// that it names cannot be read.
+    /// that it names cannot be read; where its path is no text.
     pub fn read(host: &Host, path: &Path) -> Result<Self> {
         let refused = |why: &str| {
             Error::new(ErrorKind::Config, format!("{} cannot be trusted", path.display()))
@@ -76,6 +76,12 @@ impl Candidate {
             return Err(refused("it belongs to somebody else"));
         }
         let path = files::canonical(path)?;
+        // What it names relative to itself could not be told from what is in other directories.
+        if path.to_str().is_none() {
+            return Err(refused("its path is not valid Unicode")
+                .hint("rename the directory, or move the project")
+                .hint("where the file only chooses a profile: mark that `project_selectable`"));
+        }
         let files = named(host, &path, &text)?;
         Ok(Self { path, text, files })
     }

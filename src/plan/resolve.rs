@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{ARGUMENT, Identity, Plan, Reason, Request, detect, elevate};
 use crate::config::diagnostic::{self, Problem, quoted};
 use crate::config::rules::{self, pick, unknown_profile};
-use crate::config::{self, Broken, Config, Origin, Profile, Project};
+use crate::config::{self, Broken, Config, Origin, Profile, Project, Standing};
 use crate::credential::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Candidate;
@@ -71,12 +71,13 @@ fn choose(request: &Request, config: &Config) -> Result<Choice> {
     }
     match &config.project {
         Project::Refused(error) => return Err(error.clone()),
-        Project::Chooses { profile: name, origin, trusted } => {
+        Project::Chooses { profile: name, origin, standing } => {
             let Some(profile) = config.profiles.get(name) else {
                 return Err(missing(name, origin.clone()).into_error());
             };
-            if !trusted && !profile.project_selectable {
-                return Err(not_selectable(config, name, origin).into_error());
+            if *standing != Some(Standing::Trusted) && !profile.project_selectable {
+                let standing = standing.as_ref();
+                return Err(not_selectable(config, name, origin, standing).into_error());
             }
             return Ok(Choice { profile: name.clone(), reason: origin.to_string() });
         }
@@ -92,18 +93,35 @@ fn choose(request: &Request, config: &Config) -> Result<Choice> {
     }
 }
 
-fn not_selectable(config: &Config, name: &str, origin: &Origin) -> Problem {
+fn not_selectable(
+    config: &Config,
+    name: &str,
+    origin: &Origin,
+    standing: Option<&Standing>,
+) -> Problem {
     let written = match config.origin(&["profile", name]) {
         Origin::BuiltIn => String::new(),
         origin => format!(" ({origin})"),
     };
-    Problem::new(format!("a project may not choose the profile {}", quoted(name)), origin.clone())
+    let (why, look) = match standing {
+        Some(Standing::Changed) => (
+            ", and has changed since it was trusted".into(),
+            "read the file; if you trust it as it is, run `tmpcred config trust`",
+        ),
+        Some(Standing::OtherChanged(path)) => (
+            format!(", and {}, which it names, has changed since it was trusted", path.display()),
+            "read that file; if you trust it as it is, run `tmpcred config trust`",
+        ),
+        _ => (String::new(), "to let this one file choose it, run `tmpcred config trust`"),
+    };
+    let title = format!("a project may not choose the profile {}{why}", quoted(name));
+    Problem::new(title, origin.clone())
         .label("this profile is not marked `project_selectable`")
         .help(format!("to use it now, name it yourself: `tmpcred exec {name} -- COMMAND`"))
         .help(format!(
             "to let every project choose it, say `project_selectable = true` in `[profile.{name}]`{written}"
         ))
-        .help("to let this one file choose it, run `tmpcred config trust`")
+        .help(look)
 }
 
 fn nothing_chosen(config: &Config) -> Error {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{World, shown};
-use crate::config::{Candidate, Project, load, project_file, untrust};
+use crate::config::{
+    Candidate, Project, Standing, load, load_without_project, project_file, untrust,
+};
 use crate::error::Result;
 use crate::plan::{Plan, Request, plan};
 
@@ -117,12 +119,54 @@ fn a_trusted_file_is_a_layer() {
 }
 
 #[test]
+fn what_holds_everywhere_is_told_without_the_project() {
+    let world = world("profile = 'prod'\n[profile.ours]\nextends = 'dev'\n");
+    // Where it is not trusted either.
+    assert!(load(&world.host).is_err() && load_without_project(&world.host).is_ok());
+    trust_it(&world);
+    let everywhere = load_without_project(&world.host).unwrap();
+    assert_eq!(everywhere.project, Project::Silent);
+    assert!(load(&world.host).unwrap().profiles.contains_key("ours"));
+    assert!(!everywhere.profiles.contains_key("ours") && everywhere.profiles.contains_key("dev"));
+}
+
+#[test]
 fn a_trusted_file_may_choose_any_profile() {
     let world = world("profile = 'prod'\n");
+    let said = complaint(&world, None);
+    assert!(!said.contains("changed"), "{said}");
     trust_it(&world);
     let config = load(&world.host).unwrap();
-    assert!(matches!(config.project, Project::Chooses { trusted: true, .. }));
+    let Project::Chooses { standing, .. } = config.project else { panic!("it chooses") };
+    assert_eq!(standing, Some(Standing::Trusted));
     assert_eq!(run(&world, None).unwrap().profile, "prod");
+    // One that has changed is said to have changed.
+    world.write("checkout/.tmpcred.toml", "profile = 'prod' # now\n");
+    let said = complaint(&world, None);
+    assert!(said.contains("`prod`, and has changed since it was trusted"), "{said}");
+    assert!(said.contains("if you trust it as it is"), "{said}");
+    world.write("checkout/.tmpcred.toml", "profile = 'staging'\n");
+    assert_eq!(run(&world, None).unwrap().profile, "staging", "this one every file may choose");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_whose_path_is_no_text_cannot_be_trusted_and_it_is_told_what_can_be_done() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut world = World::with(USER);
+    let name = std::ffi::OsString::from_vec(b"caf\xe9".to_vec());
+    let dir = world.path("checkout").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(".tmpcred.toml"), "profile = 'staging'\n").unwrap();
+    world.host.dirs.working = Some(dir);
+    let path = project_file(&world.host).unwrap();
+    let refused = trust(&world, &path).unwrap_err();
+    assert!(refused.message().ends_with(".tmpcred.toml cannot be trusted"), "{refused}");
+    assert_eq!(refused.causes(), ["its path is not valid Unicode"]);
+    let says = ["rename the directory", "`project_selectable`"];
+    assert!(refused.hints().iter().zip(says).all(|(hint, says)| hint.contains(says)), "{refused}");
+    // For what the hint says no trust is needed.
+    assert_eq!(run(&world, None).unwrap().profile, "staging");
 }
 
 #[test]
