@@ -288,12 +288,21 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
 /// what it held when the change was decided upon; `None` stands for «no file».
 ///
 /// # Errors
-/// Where it was changed meanwhile, besides failures to write.
+/// Where it was changed meanwhile, or is a link to what is not there, besides failures to write.
 pub fn rewrite(path: &Path, before: Option<&[u8]>, after: Option<&[u8]>) -> Result<()> {
+    if before.is_none()
+        && !exists(path)
+        && let Ok(target) = fs::read_link(path)
+    {
+        let what =
+            format!("{} is a link to {}, which is not there", path.display(), target.display());
+        return Err(Error::new(ErrorKind::Io, what)
+            .hint("nothing has been written; make that file, or remove the link"));
+    }
     let max = before.map_or(0, |before| before.len() as u64);
     let now = match before {
         Some(_) => read_start(path, max.saturating_add(1))?,
-        None if is_link(path) || exists(path) => Some(Vec::new()),
+        None if exists(path) => Some(Vec::new()),
         None => None,
     };
     if now.as_deref() != before {

@@ -262,3 +262,24 @@ fn what_is_appended_for_good_ends_what_was_cut_off_and_goes_through_no_link() {
     assert!(format!("{:?}", refused.causes()).contains("no regular file"), "{refused:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\nc\nd\nd\n");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_what_is_not_there_is_told_as_such() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config");
+    symlink("../elsewhere/config", &path).unwrap();
+    assert_eq!(read(&path, 9).unwrap(), None);
+    let refused = rewrite(&path, None, Some(b"x")).unwrap_err();
+    let says = "config is a link to ../elsewhere/config, which is not there";
+    assert!(refused.to_string().contains(says), "{refused}");
+    assert!(refused.hints()[0].contains("make that file, or remove the link"), "{refused:?}");
+    assert!(is_link(&path) && !exists(&path));
+    // What has come there in between was changed meanwhile.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "mine").unwrap();
+    let refused = rewrite(&path, None, Some(b"x")).unwrap_err();
+    assert!(refused.to_string().contains("was changed meanwhile"), "{refused}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+}
