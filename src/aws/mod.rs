@@ -2,8 +2,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `files` | which files its tools read |
 //! | `sso` | the requests to IAM Identity Center |
 
+pub mod files;
 pub mod sso;
 
 use url::Url;

@@ -18,20 +18,16 @@
 
 mod layout;
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use self::layout::{Kind, Layout, indent, lines, section, setting};
+use crate::aws::files as files_of_aws;
+pub use crate::aws::files::{CONFIG, CREDENTIALS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::files;
-
-/// Where settings are read from.
-pub const CONFIG: &str = "AWS_CONFIG_FILE";
-/// Where keys are read from.
-pub const CREDENTIALS: &str = "AWS_SHARED_CREDENTIALS_FILE";
 
 /// Where botocore reads the configuration of boto from, and nowhere else.
 pub const BOTO: &str = "BOTO_CONFIG";
@@ -96,37 +92,8 @@ pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> 
 }
 
 /// The path that a variable names, where it is set.
-///
-/// # Errors
-///
-/// It is another file for some readers than for others, see [`is_expanded`].
 fn named(env: &Env, variable: &str) -> Result<Option<PathBuf>> {
-    let Some(value) = env.get_os(variable) else { return Ok(None) };
-    let path = Path::new(value);
-    if is_expanded(value) {
-        let why = format!("it is '{}'", path.display());
-        let what = format!("which file {variable} names differs from SDK to SDK");
-        let error = Error::new(ErrorKind::Config, what);
-        return Err(in_the_way(error.because_of(why), variable));
-    }
-    Ok(Some(match (path.strip_prefix("~"), env.home()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path.into(),
-    }))
-}
-
-/// Whether Python's readers (`os.path.expandvars`, `os.path.expanduser`) take a path for another
-/// one than those of other languages do: where it has a variable, or the home of somebody by name.
-fn is_expanded(path: &OsStr) -> bool {
-    let bytes = path.as_encoded_bytes();
-    let has_variable = bytes.windows(2).any(|two| {
-        // (Letters of any alphabet count for Python.)
-        let begins = |byte: u8| !byte.is_ascii_punctuation() || matches!(byte, b'_' | b'{');
-        two[0] == b'$' && begins(two[1]) || cfg!(windows) && two.contains(&b'%')
-    });
-    let is_somebodys = bytes.first() == Some(&b'~')
-        && bytes.get(1).is_some_and(|next| !std::path::is_separator(char::from(*next)));
-    has_variable || is_somebodys
+    files_of_aws::named(env, variable).map_err(in_the_way)
 }
 
 /// Where botocore looks for the configuration of boto.
@@ -146,7 +113,8 @@ fn look(path: &Path, variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if files::is_withheld(path) {
         return Ok(None);
     }
-    read(path).map_err(|error| in_the_way(error, variable))
+    let other = format!("mend that file, or name another one in {variable}");
+    read(path).map_err(|error| in_the_way(error.hint(other)))
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
@@ -162,11 +130,10 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
 }
 
 /// That the command could get other credentials than those of this run.
-fn in_the_way(error: Error, variable: &str) -> Error {
+fn in_the_way(error: Error) -> Error {
     let whose = "AWS SDKs might not use the credentials of this run";
-    error.of_kind(ErrorKind::Config).context(whose).hint(format!(
-        "mend that file, or name another one in {variable}; with `--on-renew restart` no such file is looked at"
-    ))
+    let around = "with `--on-renew restart` no such file is looked at";
+    error.of_kind(ErrorKind::Config).context(whose).hint(around)
 }
 
 /// What stands in for a text; `None` where it has no credential of the profile `default`.

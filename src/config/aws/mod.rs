@@ -5,11 +5,12 @@
 mod block;
 mod import;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use block::{After, Entry, install, undo};
 pub use import::{Existing, Import, Left, Taken, read, tables};
 
+use crate::aws::files::{CONFIG, CREDENTIALS, named};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
 
@@ -29,9 +30,9 @@ impl File {
     /// The configuration, where AWS's tools look for it.
     ///
     /// # Errors
-    /// Where it cannot be read, or the home directory cannot be told.
+    /// Where it cannot be read, or which it is cannot be told.
     pub fn config(host: &Host) -> Result<Self> {
-        Self::at(host, "AWS_CONFIG_FILE", "config")
+        Self::at(host, CONFIG, "config")
     }
 
     /// The names of the sections of the file with long-lived keys, and the lines that
@@ -40,7 +41,7 @@ impl File {
     /// # Errors
     /// As [`File::config`].
     pub fn sections_of_credentials(host: &Host) -> Result<(PathBuf, Vec<(usize, String)>)> {
-        let file = Self::at(host, "AWS_SHARED_CREDENTIALS_FILE", "credentials")?;
+        let file = Self::at(host, CREDENTIALS, "credentials")?;
         let text = zeroize::Zeroizing::new(file.text.unwrap_or_default());
         let lines = text.lines().enumerate();
         let names = lines.filter_map(|(n, line)| Some((n + 1, block::section(line)?.to_string())));
@@ -48,11 +49,8 @@ impl File {
     }
 
     fn at(host: &Host, variable: &str, name: &str) -> Result<Self> {
-        let path = match (host.env.get_os(variable).map(Path::new), host.env.home()) {
-            (Some(path), home) => match (path.strip_prefix("~"), home) {
-                (Ok(below), Some(home)) => home.join(below),
-                _ => path.to_path_buf(),
-            },
+        let path = match (named(&host.env, variable)?, host.env.home()) {
+            (Some(path), _) => path,
             (None, Some(home)) => home.join(".aws").join(name),
             (None, None) => {
                 return Err(Error::new(ErrorKind::Config, "the home directory cannot be told")
@@ -62,5 +60,40 @@ impl File {
         };
         let text = files::read_text(&path, MAX)?;
         Ok(Self { path, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{files, test_server};
+
+    #[test]
+    fn a_path_that_not_all_read_alike_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = test_server::host(dir.path(), time::Duration::ZERO);
+        let home = dir.path().to_str().unwrap();
+        host.env = crate::host::env::Env::from_pairs([("HOME", home)]);
+        files::write_private(&dir.path().join("own"), b"[profile a]\n").unwrap();
+        let with = |variable: &'static str, path: &str| Host {
+            env: host.env.clone().with(variable, path.to_string()),
+            ..host.clone()
+        };
+        let own = File::config(&with(CONFIG, "~/own")).unwrap();
+        assert_eq!(
+            (own.path, own.text.as_deref()),
+            (dir.path().join("own"), Some("[profile a]\n"))
+        );
+        let (path, sections) = File::sections_of_credentials(&with(CREDENTIALS, "~/own")).unwrap();
+        assert_eq!((path, sections.len()), (dir.path().join("own"), 1));
+        for path in ["$HOME/own", "~somebody/own"] {
+            let config = File::config(&with(CONFIG, path)).unwrap_err();
+            let keys = File::sections_of_credentials(&with(CREDENTIALS, path)).unwrap_err();
+            for (error, variable) in [(config, CONFIG), (keys, CREDENTIALS)] {
+                let says = format!("which file {variable} names differs from SDK to SDK");
+                assert_eq!(error.message(), says);
+                assert!(error.hints()[0].contains(variable), "{error:?}");
+            }
+        }
     }
 }
