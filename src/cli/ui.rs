@@ -16,6 +16,7 @@ use url::Url;
 use crate::deliver::{Printed, print};
 use crate::error::{Error, ErrorKind, Result, printable_json};
 use crate::host::env::Env;
+use crate::host::hidden;
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
 use crate::host::process::stdout_was_closed;
 use crate::host::surroundings::is_ci;
@@ -341,11 +342,9 @@ impl Interact for Ui {
             return Err(Error::new(ErrorKind::LoginRequired, "nobody may be asked here")
                 .because_of(question));
         } else {
-            self.say(&format!("{STRONG}{question}{STRONG:#} (it does not show): "));
+            let ask = || self.say(&format!("{STRONG}{question}{STRONG:#} (it does not show): "));
             // From the terminal itself: standard input may be the command's.
-            let typed = rpassword::read_password();
-            self.say("\n");
-            answer = Secret::new(typed.map_err(failed)?);
+            answer = hidden::read_line(&ask, &|| self.say("\n")).map_err(failed)?;
         }
         let line = answer.expose().trim();
         if line.is_empty() {

@@ -10,6 +10,7 @@ pub mod dirs;
 pub mod door;
 pub mod env;
 pub mod files;
+pub mod hidden;
 pub mod http;
 pub mod interact;
 pub mod listener;

@@ -1,6 +1,7 @@
 //! Access keys of AWS and MFA codes: asked for on a terminal or taken from a program,
 //! and signatures that a real server checks.
 
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 
 use super::support::aws::{Moto, aws_cli, python_program};
@@ -158,9 +159,6 @@ fn keys_of_the_environment_are_traded_for_a_session() {
 }
 
 #[test]
-fn codes_of_a_program_are_sent_once_by_however_many_runs() {
-    let world = World::start("");
-#[test]
 fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
     let world = World::start("");
     world.login(&world.secret, &[]).run().ok();
@@ -189,6 +187,9 @@ fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
     world.tmpcred(&["logout", &world.name]).run().ended_with(3);
 }
 
+#[test]
+fn codes_of_a_program_are_sent_once_by_however_many_runs() {
+    let world = World::start("");
     let program = codes(&world.home);
     let config = std::fs::read_to_string(world.home.path(".config/tmpcred/config.toml")).unwrap();
     let mfa = format!("mfa = {{ serial = \"{DEVICE}\", command = [\"{program}\"] }}\n");
@@ -216,7 +217,6 @@ fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
 }
 
 #[test]
-#[test]
 fn answers_from_a_program_are_a_line_each() {
     let mut home = Home::new();
     home.set("TMPCRED_NO_INPUT", "false");
@@ -228,6 +228,7 @@ fn answers_from_a_program_are_a_line_each() {
     assert!(swapped.contains("are swapped") && !swapped.contains("canary"), "{swapped}");
 }
 
+#[test]
 fn a_person_types_keys_and_codes_and_they_do_not_show() {
     let world = World::start(&format!("mfa = {{ serial = \"{DEVICE}\" }}"));
     let terminal = Terminal::start(&world.home, 100, 40);
@@ -259,6 +260,61 @@ fn a_person_types_keys_and_codes_and_they_do_not_show() {
     terminal.enter("echo EN''D 3.");
     let screen = terminal.wait_for("END 3.");
     assert!(screen.contains("echo EN''D 3.") && !screen.contains("\nnever\n"), "{screen}");
+}
+
+#[test]
+fn whatever_ends_or_stops_a_question_leaves_the_terminal_as_it_was() {
+    let mut home = Home::new();
+    home.set("TMPCRED_NO_INPUT", "false");
+    home.config("[cache]\nstore = \"memory\"\n[identity.kr]\ntype = \"aws-keys\"\n");
+    // An interactive shell would put the terminal in order by itself.
+    let asks = home.write_program(
+        "asks",
+        "#!/bin/sh\ntrap : INT QUIT\nsh -c 'echo $$ >\"$HOME/pid\"; exec tmpcred login kr'\n\
+         echo WAS $?\nstty -a >\"$HOME/modes\"\necho EN''D $1.\n",
+    );
+    let terminal = Terminal::start(&home, 100, 40);
+    let question = "Access key ID for 'kr'";
+    let signal = |signal: Signal| {
+        let pid = std::fs::read_to_string(home.path("pid")).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    let keys = |key| terminal.press(key);
+    let ends: [(i32, &dyn Fn()); 5] = [
+        (130, &|| keys("C-c")),
+        (131, &|| keys("C-\\")),
+        (143, &|| signal(Signal::TERM)),
+        (129, &|| signal(Signal::HUP)),
+        (4, &|| keys("C-d")),
+    ];
+    for (n, (code, end)) in ends.into_iter().enumerate() {
+        terminal.enter(&format!("clear; {} {n}", asks.display()));
+        terminal.wait_to_hide(question);
+        // A part of an answer, which is for nobody who comes after. (A signal that is sent might
+        // be quicker than it.)
+        if [130, 131].contains(&code) {
+            terminal.write("canary");
+        }
+        end();
+        let screen = terminal.wait_for(&format!("END {n}."));
+        assert!(screen.contains(&format!("WAS {code}")) && !screen.contains("canary"), "{screen}");
+        let modes = std::fs::read_to_string(home.path("modes")).unwrap();
+        for mode in ["echo", "icanon", "isig", "icrnl"] {
+            assert!(modes.split_whitespace().any(|one| one == mode), "{code}: {mode}: {modes}");
+        }
+        assert!(!terminal.run("true").contains("canary"));
+    }
+    // Who stops it is asked again when they go on with it.
+    terminal.enter("clear; tmpcred login kr");
+    terminal.wait_to_hide(question);
+    keys("C-z");
+    terminal.wait_for("Stopped");
+    terminal.run("true");
+    terminal.enter("fg");
+    terminal.answer(question, "AKIAONE");
+    terminal.answer("Secret access key for 'kr'", "canary");
+    assert!(!terminal.wait_for("logged in to kr").contains("canary"));
 }
 
 #[test]

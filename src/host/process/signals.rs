@@ -3,9 +3,12 @@
 //! Everything here is async-signal-safe, and so may be called between `fork`
 //! and `execve`.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What happens when a signal arrives.
 #[derive(Clone, Copy)]
@@ -26,6 +29,13 @@ impl Action {
     pub fn ignoring() -> Self {
         let mut action = Self::default();
         action.0.sa_sigaction = libc::SIG_IGN;
+        action
+    }
+
+    /// The signal is told of, see [`Told`].
+    fn telling() -> Self {
+        let mut action = Self::default();
+        action.0.sa_sigaction = tell as *const () as libc::sighandler_t;
         action
     }
 
@@ -55,10 +65,86 @@ fn exchange(signal: i32, new: Option<&Action>) -> io::Result<Action> {
     let mut old = Action::default();
     let new = new.map_or(ptr::null(), |action| ptr::from_ref(&action.0));
     // SAFETY: both pointers are valid for the call or null. A new action is the
-    // default, none, or one that was in force before, whose handler therefore exists.
+    // default, none, one that was in force before, whose handler therefore exists, or `tell`,
+    // which takes what a handler gets and does nothing that a handler may not do.
     match unsafe { libc::sigaction(signal, new, &raw mut old.0) } {
         0 => Ok(old),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Where signals are told of: read at the one end, written at the other. It stays for as long
+/// as the process does, so that a handler that is late finds it.
+static TOLD: OnceLock<(UnixStream, UnixStream)> = OnceLock::new();
+
+/// A handler, which may do little: it writes the signal's number, without waiting.
+extern "C" fn tell(signal: i32) {
+    if let (Some((_, write)), Ok(signal)) = (TOLD.get(), u8::try_from(signal)) {
+        // Where so many wait that there is no room, whoever reads has enough to do.
+        let _ = rustix::io::write(write, &[signal]);
+    }
+}
+
+/// Signals that are told of in place of having an effect, whichever thread takes them, until
+/// this is dropped. For one who has to put something in order before a signal has its effect,
+/// and then [raises](signal_hook::low_level::raise) it.
+///
+/// (Not by `signal_hook`, which takes a signal for good: what it puts in place of the default
+/// action is in force ever after.)
+pub struct Told {
+    before: Vec<(i32, Action)>,
+    // One at a time: what is told is told once.
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Told {
+    /// From now on, but for those that have no effect.
+    pub fn of(signals: &[i32]) -> io::Result<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if TOLD.get().is_none() {
+            let pair = UnixStream::pair()?;
+            pair.0.set_nonblocking(true)?;
+            pair.1.set_nonblocking(true)?;
+            let _ = TOLD.set(pair);
+        }
+        let mut told = Self { before: Vec::new(), _alone: alone };
+        // What came too late for the one before.
+        while told.arrived().is_some() {}
+        for &signal in signals {
+            let before = Action::of(signal)?;
+            if !before.is_ignored() {
+                Action::telling().install(signal)?;
+                told.before.push((signal, before));
+            }
+        }
+        Ok(told)
+    }
+
+    /// Can be read from when a signal has come.
+    pub fn alarm(&self) -> BorrowedFd<'_> {
+        pair().0.as_fd()
+    }
+
+    /// The next signal that has come, without waiting.
+    pub fn arrived(&self) -> Option<i32> {
+        let mut signal = [0];
+        let count = (&pair().0).read(&mut signal).ok()?;
+        (count == 1).then(|| i32::from(signal[0]))
+    }
+}
+
+#[expect(clippy::expect_used, reason = "`Told::of` has made it, and nothing takes it away")]
+fn pair() -> &'static (UnixStream, UnixStream) {
+    TOLD.get().expect("somebody is told")
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        for (signal, before) in &self.before {
+            // Cannot fail: the action was one before.
+            let _ = before.install(*signal);
+        }
     }
 }
 
@@ -169,6 +255,27 @@ mod tests {
         // Rust ignores SIGPIPE from the start.
         assert!(Action::of(libc::SIGPIPE).unwrap().is_ignored());
         assert!(Action::default().install(libc::SIGKILL).is_err());
+    }
+
+    #[test]
+    fn signals_that_are_told_of_have_no_effect_until_that_is_over() {
+        // No other test uses these. The second one is ignored, and stays so.
+        let [one, other] = [libc::SIGXCPU, libc::SIGXFSZ];
+        Action::ignoring().install(other).unwrap();
+        let told = Told::of(&[one, other]).unwrap();
+        assert_eq!(told.arrived(), None);
+        signal_hook::low_level::raise(one).unwrap();
+        signal_hook::low_level::raise(other).unwrap();
+        std::thread::spawn(move || signal_hook::low_level::raise(one).unwrap()).join().unwrap();
+        assert_eq!([told.arrived(), told.arrived(), told.arrived()], [Some(one), Some(one), None]);
+        signal_hook::low_level::raise(one).unwrap();
+        drop(told);
+        assert!(Action::of(one).unwrap().is_default() && Action::of(other).unwrap().is_ignored());
+        // What came too late for one is not told the next.
+        let told = Told::of(&[one]).unwrap();
+        assert_eq!(told.arrived(), None);
+        drop(told);
+        Action::default().install(other).unwrap();
     }
 
     #[test]

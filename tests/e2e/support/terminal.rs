@@ -66,13 +66,20 @@ impl<'a> Terminal<'a> {
     #[cfg(feature = "broker")]
     #[track_caller]
     pub(crate) fn answer(&self, question: &str, secret: &str) {
+        self.wait_to_hide(question);
+        self.enter(secret);
+    }
+
+    /// Waits until this is asked, and what is typed does not show.
+    #[cfg(feature = "broker")]
+    #[track_caller]
+    pub(crate) fn wait_to_hide(&self, question: &str) {
         self.wait_for(question);
         let place = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
         wait_until("the terminal shows no keys", SHOWN, || {
             let settings = self.home.command("stty").args(["-a", "-F", place.trim()]).run().ok();
             settings.stdout.split_whitespace().any(|one| one == "-echo").then_some(())
         });
-        self.enter(secret);
     }
 
     /// Types something, and no more.
