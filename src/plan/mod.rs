@@ -4,6 +4,7 @@
 //! detected is handed in. A plan holds no secret: it can be printed, compared
 //! and hashed.
 
+mod choose;
 mod detect;
 mod elevate;
 mod resolve;
