@@ -52,39 +52,52 @@ mod unix {
     /// How long a line may be, in bytes: a terminal takes no longer one.
     const MAX: usize = 4096;
 
-    /// What came first.
-    enum Typed {
-        Line(Secret<String>),
-        Signal(Signal),
-    }
-
     pub(super) fn read_line(ask: &dyn Fn(), end: &dyn Fn()) -> io::Result<Secret<String>> {
         let device = controlling_terminal()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no terminal"))?;
         loop {
-            let typed = read_once(&device, ask);
-            end();
-            match typed? {
-                Typed::Line(line) => return Ok(line),
-                Typed::Signal(signal) => {
-                    // It has the effect now that it would have had: directed at this very
-                    // thread, so that it is over before this returns.
-                    signal_hook::low_level::raise(signal.as_raw())?;
-                    if !PAUSES.contains(&signal) {
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
+            if !is_in_foreground(&device) {
+                // As the terminal itself would, once its modes are touched; by then it would have
+                // told the modes of whoever is in the foreground.
+                let _ = kill_current_process_group(Signal::TTOU);
+                if !is_in_foreground(&device) {
+                    return Err(io::Error::other("another program has the terminal"));
                 }
+            }
+            let told = Told::of(&SIGNALS.map(Signal::as_raw))?;
+            let typed = read_once(&device, &told, ask);
+            end();
+            let came = told.end();
+            let has_ended = raise(&came)?;
+            match typed? {
+                Some(line) => return Ok(line),
+                None if has_ended => return Err(io::ErrorKind::Interrupted.into()),
+                None => {}
             }
         }
     }
 
-    fn read_once(device: &OwnedFd, ask: &dyn Fn()) -> io::Result<Typed> {
-        if !is_in_foreground(device) {
-            // As the terminal itself would, once its modes are touched; by then it would have
-            // told the modes of whoever is in the foreground.
-            let _ = kill_current_process_group(Signal::TTOU);
+    /// Signals that have come have the effect now that they would have had: directed at this very
+    /// thread, so that it is over before this returns. Returns whether one was among them that is
+    /// no pause. Those go first: who ends a program that is stopped has it go on as well.
+    fn raise(came: &[i32]) -> io::Result<bool> {
+        let is_pause = |signal: &i32| PAUSES.iter().any(|pause| pause.as_raw() == *signal);
+        let (pauses, ends): (Vec<i32>, Vec<i32>) = came.iter().partition(|one| is_pause(one));
+        // Who has it go on has it stopped no more.
+        let goes_on = pauses.contains(&Signal::CONT.as_raw());
+        let pauses = pauses.into_iter().filter(|_| !goes_on);
+        for signal in ends.iter().copied().chain(pauses) {
+            signal_hook::low_level::raise(signal)?;
         }
-        let told = Told::of(&SIGNALS.map(Signal::as_raw))?;
+        Ok(!ends.is_empty())
+    }
+
+    /// Reads a line; `None` where a signal came first.
+    fn read_once(
+        device: &OwnedFd,
+        told: &Told,
+        ask: &dyn Fn(),
+    ) -> io::Result<Option<Secret<String>>> {
         let mut hidden = Hidden::begin(device)?;
         ask();
         let mut line = Zeroizing::new([0_u8; MAX]);
@@ -98,9 +111,9 @@ mod unix {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(cause) => return Err(cause.into()),
             }
-            if let Some(signal) = told.arrived().and_then(Signal::from_named_raw) {
+            if !fds[1].revents().is_empty() {
                 hidden.is_interrupted = true;
-                return Ok(Typed::Signal(signal));
+                return Ok(None);
             }
             if fds[0].revents().is_empty() {
                 continue;
@@ -119,7 +132,7 @@ mod unix {
         }
         let text = std::str::from_utf8(&line[..length])
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "that is no text"))?;
-        Ok(Typed::Line(Secret::new(text.trim_end_matches(['\r', '\n']).to_string())))
+        Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_string())))
     }
 
     /// Whether what this process does to the terminal is its own business. Where the group in

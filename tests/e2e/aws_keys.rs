@@ -180,7 +180,10 @@ fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
     world.home.config(&before);
     assert_eq!(session()[0]["configured"], true);
     assert_eq!(world.whoami(&[]).run().ok().json()["Arn"], world.hub());
-    world.home.config("[cache]\nstore = \"kernel\"\n");
+    // What is called so now may be something else, which has no sessions.
+    let token = "type = \"env\"\nvariable = \"TOKEN\"\n";
+    let other = format!("[cache]\nstore = \"kernel\"\n[identity.{}]\n{token}", world.name);
+    world.home.config(&other);
     let out = world.tmpcred(&["logout", &world.name, "--json"]).run().ok().json();
     assert_eq!((&out[0]["session"], &out[0]["configured"]), (&json!("forgotten"), &json!(false)));
     assert_eq!(session(), json!([]));
@@ -281,10 +284,13 @@ fn whatever_ends_or_stops_a_question_leaves_the_terminal_as_it_was() {
         rustix::process::kill_process(pid, signal).unwrap();
     };
     let keys = |key| terminal.press(key);
-    let ends: [(i32, &dyn Fn()); 5] = [
+    // As `systemd` ends what it does not know to run.
+    let stopped = || [Signal::STOP, Signal::TERM, Signal::CONT].into_iter().for_each(signal);
+    let ends: [(i32, &dyn Fn()); 6] = [
         (130, &|| keys("C-c")),
         (131, &|| keys("C-\\")),
         (143, &|| signal(Signal::TERM)),
+        (143, &stopped),
         (129, &|| signal(Signal::HUP)),
         (4, &|| keys("C-d")),
     ];

@@ -39,7 +39,9 @@ pub(super) fn run(app: &App, args: &Args) -> Result<()> {
     };
     let mut reports = Vec::new();
     for identity in &identities {
-        if let Some(report) = end(app, &cache, identity, args.all)? {
+        // One without sessions is no mistake where it is access keys by its name that are meant.
+        let may_have_none = args.all || !named_strays.is_empty();
+        if let Some(report) = end(app, &cache, identity, may_have_none)? {
             reports.push(report);
         }
     }
@@ -56,11 +58,16 @@ pub(super) fn run(app: &App, args: &Args) -> Result<()> {
     if args.json { app.ui.json(&reports) } else { Ok(()) }
 }
 
-fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result<Option<Value>> {
+/// Ends the session of an identity; one without sessions is passed over where it `may_have_none`.
+fn end(
+    app: &App,
+    cache: &Cache,
+    identity: &plan::Identity,
+    may_have_none: bool,
+) -> Result<Option<Value>> {
     let source = identity.settings.open(&identity.name);
     let Some(session) = source.session() else {
-        // With --all, identities without sessions are passed over.
-        return if all {
+        return if may_have_none {
             Ok(None)
         } else {
             Err(misuse(format!("the identity '{}' has no sessions", identity.name)))

@@ -1,6 +1,6 @@
 //! What this process does about signals: actions and masks.
 //!
-//! Everything here is async-signal-safe, and so may be called between `fork`
+//! Everything here but [`Told`] is async-signal-safe, and so may be called between `fork`
 //! and `execve`.
 
 use std::io::{self, Read as _};
@@ -109,8 +109,6 @@ impl Told {
             let _ = TOLD.set(pair);
         }
         let mut told = Self { before: Vec::new(), _alone: alone };
-        // What came too late for the one before.
-        while told.arrived().is_some() {}
         for &signal in signals {
             let before = Action::of(signal)?;
             if !before.is_ignored() {
@@ -126,12 +124,27 @@ impl Told {
         pair().0.as_fd()
     }
 
-    /// The next signal that has come, without waiting.
-    pub fn arrived(&self) -> Option<i32> {
-        let mut signal = [0];
-        let count = (&pair().0).read(&mut signal).ok()?;
-        (count == 1).then(|| i32::from(signal[0]))
+    /// Signals have their effect again. Yields those that have come until then, in no order: the
+    /// system may have handlers begin one amid another. What another thread tells even later, the
+    /// next one is told.
+    pub fn end(mut self) -> Vec<i32> {
+        self.put_back();
+        std::iter::from_fn(arrived).collect()
     }
+
+    fn put_back(&mut self) {
+        for (signal, before) in self.before.drain(..) {
+            // Cannot fail: the action was one before.
+            let _ = before.install(signal);
+        }
+    }
+}
+
+/// The next signal that has come, without waiting.
+fn arrived() -> Option<i32> {
+    let mut signal = [0];
+    let count = (&pair().0).read(&mut signal).ok()?;
+    (count == 1).then(|| i32::from(signal[0]))
 }
 
 #[expect(clippy::expect_used, reason = "`Told::of` has made it, and nothing takes it away")]
@@ -141,10 +154,7 @@ fn pair() -> &'static (UnixStream, UnixStream) {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        for (signal, before) in &self.before {
-            // Cannot fail: the action was one before.
-            let _ = before.install(*signal);
-        }
+        self.put_back();
     }
 }
 
@@ -263,18 +273,18 @@ mod tests {
         let [one, other] = [libc::SIGXCPU, libc::SIGXFSZ];
         Action::ignoring().install(other).unwrap();
         let told = Told::of(&[one, other]).unwrap();
-        assert_eq!(told.arrived(), None);
         signal_hook::low_level::raise(one).unwrap();
         signal_hook::low_level::raise(other).unwrap();
         std::thread::spawn(move || signal_hook::low_level::raise(one).unwrap()).join().unwrap();
-        assert_eq!([told.arrived(), told.arrived(), told.arrived()], [Some(one), Some(one), None]);
+        assert_eq!(told.end(), [one, one]);
+        assert!(Action::of(one).unwrap().is_default() && Action::of(other).unwrap().is_ignored());
+        // Whoever does not ask leaves what has come to the next.
+        let told = Told::of(&[one]).unwrap();
         signal_hook::low_level::raise(one).unwrap();
         drop(told);
-        assert!(Action::of(one).unwrap().is_default() && Action::of(other).unwrap().is_ignored());
-        // What came too late for one is not told the next.
-        let told = Told::of(&[one]).unwrap();
-        assert_eq!(told.arrived(), None);
-        drop(told);
+        assert!(Action::of(one).unwrap().is_default());
+        assert_eq!(Told::of(&[one]).unwrap().end(), [one]);
+        assert!(Told::of(&[one]).unwrap().end().is_empty());
         Action::default().install(other).unwrap();
     }
 
