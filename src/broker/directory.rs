@@ -120,9 +120,11 @@ pub struct Directory {
     people: BTreeMap<String, Person>,
     /// Names of people, by their ids as texts.
     by_id: HashMap<String, String>,
-    /// The issuers that people have ids at, or had in one before, or that are said to be of people:
-    /// whoever is nobody's there has left, and is no machine.
+    /// The issuers that people have ids at, or had in one before: whoever is nobody's there has
+    /// left, and is no machine.
     issuers: BTreeSet<String>,
+    /// Those that are said to be of people, for the same.
+    said: BTreeSet<String>,
     as_of: Option<OffsetDateTime>,
     max_age: Option<Duration>,
     own: String,
@@ -206,7 +208,8 @@ impl Directory {
         let ids = file.person.values().flat_map(|person| &person.ids);
         let issuers = ids.map(|id| id.issuer.clone()).collect();
         let (groups, people) = (file.group, file.person);
-        Ok(Self { groups, people, by_id, issuers, as_of, max_age, own, hash })
+        let said = BTreeSet::default();
+        Ok(Self { groups, people, by_id, issuers, said, as_of, max_age, own, hash })
     }
 
     /// What of it a newer one still says: nobody who is not in that, by no id and in no group
@@ -234,6 +237,7 @@ impl Directory {
             people: file.person,
             by_id,
             issuers,
+            said: self.said.clone(),
             as_of: self.as_of,
             max_age: self.max_age,
             own,
@@ -256,7 +260,7 @@ impl Directory {
     /// Whether those of this issuer are people: anybody in it has an id there, or had one in a
     /// directory that it follows, or that is said of the issuer.
     pub fn has_people_of(&self, issuer: &str) -> bool {
-        self.issuers.contains(issuer)
+        self.issuers.contains(issuer) || self.said.contains(issuer)
     }
 
     /// The same, which follows this one.
@@ -278,7 +282,7 @@ impl Directory {
     /// The same, where all who come from these issuers are people.
     #[must_use]
     pub fn with_people_of<'a>(mut self, issuers: impl Iterator<Item = &'a Issuer>) -> Self {
-        self.issuers.extend(issuers.map(|issuer| issuer.as_str().to_string()));
+        self.said = issuers.map(|issuer| issuer.as_str().to_string()).collect();
         self
     }
 

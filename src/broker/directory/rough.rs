@@ -56,6 +56,7 @@ impl Directory {
             groups: BTreeMap::default(),
             by_id: HashMap::default(),
             issuers: BTreeSet::default(),
+            said: BTreeSet::default(),
             as_of: None,
             max_age: None,
             own: known.own.clone(),

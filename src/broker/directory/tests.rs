@@ -85,10 +85,15 @@ fn a_newer_one_takes_people_ids_and_groups_away_and_adds_none() {
     let newest = directory(&newer, None).unwrap();
     assert!(!newest.has_people_of("https://b.example"));
     assert!(newest.following(&people).has_people_of("https://b.example"));
-    // One that was said to be of people stays so, whoever follows.
-    let said = Issuer::parse("https://b.example").unwrap();
-    let newest = newest.with_people_of([&said].into_iter());
-    assert!(newest.has_people_of("https://b.example"));
+    // One that is said to be of people is for as long as that is said.
+    let said = Issuer::parse("https://c.example").unwrap();
+    let of_people = people.clone().with_people_of([&said].into_iter());
+    let less = of_people.less(&newest).unwrap();
+    assert!(
+        of_people.has_people_of("https://c.example") && less.has_people_of("https://c.example")
+    );
+    assert!(!newest.following(&of_people).has_people_of("https://c.example"));
+    assert!(of_people.following(&newest).has_people_of("https://c.example"));
     // Who comes back by another id only is somebody else.
     let other = PEOPLE.replace("subject = \"bob\"", "subject = \"robert\"");
     assert!(people.less(&directory(&other, None).unwrap()).unwrap().named("bob").is_none());
