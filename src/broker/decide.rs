@@ -207,11 +207,6 @@ impl Rules<'_> {
             Denied { reason, policy_id, ..Denied::new(why, said) }
         };
         let granted = match verdict {
-            // Whoever may not have the role anyway is not told in which form others have it.
-            Verdict::Granted(_) if wanted.jwt && role.token_format == TokenFormat::Opaque => {
-                let said = format!("tokens of the role '{}' are no JWTs", wanted.role);
-                return Err(Denied::new(Why::NoPermit, said));
-            }
             Verdict::Granted(granted) => granted,
             Verdict::ScopeDenied => {
                 let said = format!(
@@ -248,6 +243,11 @@ impl Rules<'_> {
             }
         };
         self.may_act(caller, &question)?;
+        // Whoever may not have the role anyway is not told in which form others have it.
+        if wanted.jwt && role.token_format == TokenFormat::Opaque {
+            let said = format!("tokens of the role '{}' are no JWTs", wanted.role);
+            return Err(Denied::new(Why::NoPermit, said));
+        }
         Ok((granted, self.told(caller, wanted, role, now)?))
     }
 

@@ -71,18 +71,30 @@ async fn who_may_not_have_a_role_is_not_told_whether_its_tokens_are_opaque() {
         roles.insert("plain".into(), roles["deploy"].clone());
         roles.insert("kept".into(), roles["deploy"].clone());
         roles.get_mut("kept").unwrap().token_format = TokenFormat::Opaque;
+        options.policies += &format!(
+            r#"@id("carol") @ttl("15m") @scope("deploy:read") permit (principal == User::"{CORP}#carol", action == Action::"issue", resource);"#
+        );
     })
     .await;
     let jwt = crate::credential::TokenType::Jwt.urn();
-    for token in ["garbage".to_string(), bed.key.token(json!({}))] {
+    let by = |subject: &str| bed.key.token(json!({"sub": subject}));
+    let (own, carol, actor) = (by("alice"), by("carol"), by("bot"));
+    // Nobody may act for who may have it.
+    for (token, actor) in [("garbage", None), (&*own, None), (&*carol, Some(&*actor))] {
         let told = async |role: &str| {
-            let asks = [("role", role), ("requested_token_type", jwt)];
+            let mut asks = vec![("role", role), ("requested_token_type", jwt)];
+            if let Some(actor) = actor {
+                asks.extend([("actor_token", actor), ("actor_token_type", jwt)]);
+            }
             let refusal = bed.refused(&token, &asks).await;
             let said = refusal["error_description"].as_str().unwrap().replace(role, "ROLE");
             (refusal["error"].clone(), said)
         };
         assert_eq!(told("kept").await, told("plain").await, "{token}");
     }
+    let asks = [("role", "kept"), ("requested_token_type", jwt)];
+    let said = bed.refused(&carol, &asks).await["error_description"].to_string();
+    assert!(said.contains("are no JWTs"), "{said}");
 }
 
 /// A permit of its own for this scope.
