@@ -56,13 +56,11 @@ mod tests {
     #[test]
     fn the_variable_is_named_where_the_value_is_from_there() {
         let arg = Arg::new("no-input").long("no-input").env("TMPCRED_NO_INPUT");
+        let mut command = Command::new("tmpcred").arg(arg);
+        command.build();
+        let arg = command.get_arguments().find(|arg| arg.get_id() == "no-input");
         let said = |value: &str, source| {
-            let parsed = Flag::new().parse_ref_(
-                &Command::new("tmpcred"),
-                Some(&arg),
-                value.as_ref(),
-                source,
-            );
+            let parsed = Flag::new().parse_ref_(&command, arg, value.as_ref(), source);
             parsed.map_err(|error| error.to_string())
         };
         for source in [ValueSource::EnvVariable, ValueSource::CommandLine] {

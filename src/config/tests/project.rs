@@ -120,7 +120,7 @@ fn a_trusted_file_is_a_layer() {
 
 #[test]
 fn what_holds_everywhere_is_told_without_the_project() {
-    let world = world("profile = 'prod'\n[profile.ours]\nextends = 'dev'\n");
+    let world = world("[profile.ours]\nextends = 'dev'\n");
     // Where it is not trusted either.
     assert!(load(&world.host).is_err() && load_without_project(&world.host).is_ok());
     trust_it(&world);

@@ -61,6 +61,8 @@ fn a_log_is_shown_on_a_terminal_with_colours_unless_somebody_wants_none() {
     // That of a command, and that of a broker, which goes on.
     for (no_colour, starts) in [("", "\u{1b}["), ("NO_COLOR=1 ", "2")] {
         let line = |command: &str| {
+            // What is there of the one before goes first.
+            terminal.run("true");
             terminal.enter(&format!("clear; {no_colour}tmpcred {command}"));
             terminal.wait_for("INFO");
             let screen = terminal.styled();
