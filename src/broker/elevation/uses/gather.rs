@@ -250,8 +250,9 @@ impl Notes {
         }
     }
 
-    /// Writes this, unless it is. Where another process has gone on since it was tried, nobody
-    /// can tell, and it is written: rather twice than never.
+    /// Writes this, unless it is. Where somebody else has gone on since it was tried (another
+    /// process, or who takes in what others tell), nobody can tell, and it is written: rather twice
+    /// than never.
     async fn write_one(&self, elevation: Uuid, tried: &mut Tried) -> Result<()> {
         if tried.is_empty() {
             return Ok(());
