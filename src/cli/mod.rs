@@ -93,7 +93,7 @@ fn go(cli: Cli, is_exec: bool) -> Outcome {
     }
     // A server knows what its log looks like once it has read its configuration.
     if !cli.command.serves()
-        && let Some(wrong) = telemetry::start(cli.global.verbose, &env)
+        && let Some(wrong) = telemetry::start(cli.global.verbose, &env, ui.stderr_has_colours())
     {
         ui.interact().warn(&wrong);
     }

@@ -157,6 +157,11 @@ impl Ui {
         self.stderr_is_terminal
     }
 
+    /// Whether what is written to standard error has colours.
+    pub(crate) fn stderr_has_colours(&self) -> bool {
+        anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+    }
+
     /// Prints a report for a machine.
     pub(crate) fn json(&self, value: &impl serde::Serialize) -> Result<()> {
         let report = serde_json::to_string_pretty(value).map_err(|cause| {

@@ -34,25 +34,36 @@ pub enum Format {
     Json,
 }
 
+/// How the lines of a log are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Looks {
+    /// What each is.
+    pub format: Format,
+    /// Whether those for people have colours.
+    pub colours: bool,
+}
+
 /// Starts logging to stderr, where `-v` or `TMPCRED_LOG` asks for it.
 /// `TMPCRED_LOG` holds a filter such as `info` or `tmpcred=debug`.
 ///
-/// Yields what is wrong with that filter, where something is: `-v` counts then.
-pub fn start(verbosity: u8, env: &Env) -> Option<String> {
+/// Yields what is wrong with that filter, where something is: `-v` counts then. `colours`:
+/// whether stderr is to have some.
+pub fn start(verbosity: u8, env: &Env, colours: bool) -> Option<String> {
     let by_arguments = by_arguments(verbosity);
     // A hit in the cache must not pay for a logger that nobody asked for.
     if by_arguments.is_none() && env.get_os(FILTER).is_none() {
         return None;
     }
-    start_with(env, by_arguments.unwrap_or(INFO), Format::Text, std::io::stderr)
+    let looks = Looks { format: Format::Text, colours };
+    start_with(env, by_arguments.unwrap_or(INFO), looks, std::io::stderr)
 }
 
 /// The same for a server, which [`start`] is not for: always, at `info` unless told
 /// otherwise, in this format, and by a thread of its own, for as long as what is returned is there.
 #[cfg(feature = "broker")]
-pub fn start_server(verbosity: u8, env: &Env, format: Format) -> ServerLog {
+pub fn start_server(verbosity: u8, env: &Env, looks: Looks) -> ServerLog {
     let (log, queue) = ServerLog::to(std::io::stderr());
-    let wrong = start_with(env, by_arguments(verbosity).unwrap_or(INFO), format, queue);
+    let wrong = start_with(env, by_arguments(verbosity).unwrap_or(INFO), looks, queue);
     log.count_panics();
     log.with(wrong)
 }
@@ -68,7 +79,7 @@ fn by_arguments(verbosity: u8) -> Option<&'static str> {
 fn start_with(
     env: &Env,
     otherwise: &str,
-    format: Format,
+    looks: Looks,
     writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 ) -> Option<String> {
     let (filter, wrong) = match filter(env) {
@@ -85,11 +96,9 @@ fn start_with(
         .log_internal_errors(false)
         .with_writer(writer);
     // One per process; whoever comes second changes nothing.
-    let _ = match format {
+    let _ = match looks.format {
         Format::Text => {
-            // On a terminal, unless somebody wants none, as with all else that is said there.
-            let choice = anstream::AutoStream::choice(&std::io::stderr());
-            let log = log.with_ansi(choice != anstream::ColorChoice::Never);
+            let log = log.with_ansi(looks.colours);
             tracing::subscriber::set_global_default(log.finish())
         }
         Format::Json => {

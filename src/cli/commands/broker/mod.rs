@@ -17,7 +17,7 @@ use crate::cli::{App, misuse};
 use crate::deliver::Outcome;
 use crate::error::{Error, ErrorKind, Result, exit_code};
 use crate::oidc::Issuer;
-use crate::telemetry::{self, Format, ServerLog};
+use crate::telemetry::{self, Format, Looks, ServerLog};
 
 /// The issuer whose endpoints are described. A broker that runs describes its own.
 const EXAMPLE: &str = "https://broker.example.com";
@@ -70,7 +70,8 @@ fn serve(app: &App, file: &Path) -> Result<Outcome> {
 
 /// Begins the log of a server.
 fn log(app: &App, format: Format) -> ServerLog {
-    let log = telemetry::start_server(app.verbosity, &app.host.env, format);
+    let looks = Looks { format, colours: app.ui.stderr_has_colours() };
+    let log = telemetry::start_server(app.verbosity, &app.host.env, looks);
     match (log.wrong(), format) {
         (None, _) => {}
         (Some(wrong), Format::Text) => app.host.interact.warn(wrong),
