@@ -187,6 +187,8 @@ fn keys_of_an_identity_that_is_gone_are_forgotten_by_its_name() {
     let out = world.tmpcred(&["logout", &world.name, "--json"]).run().ok().json();
     assert_eq!((&out[0]["session"], &out[0]["configured"]), (&json!("forgotten"), &json!(false)));
     assert_eq!(session(), json!([]));
+    world.tmpcred(&["logout", &world.name]).run().ended_with(2);
+    world.home.config("[cache]\nstore = \"kernel\"\n");
     world.tmpcred(&["logout", &world.name]).run().ended_with(3);
 }
 

@@ -292,10 +292,11 @@ fn roles() -> Vec<Attack> {
         let token = w.secret(w.issuer.sign(&header, &w.claims(json!({}))));
         asking(w, &token, &[("subject_token_type", ID_TOKEN)])
     }));
-    attacks.push(attack(ROLES, Who::Caller, "a JWT wanted of a role that has none", |w| {
+    let formless = attack(ROLES, Who::Caller, "a JWT wanted of a role that has none", |w| {
         let jwt = super::world::JWT;
         asking(w, &w.assertion(json!({})), &[("role", "opaque"), ("requested_token_type", jwt)])
-    }));
+    });
+    attacks.push(formless.refused(&["400 access_denied"]));
     let keyless = attack(ROLES, Who::Caller, "a role whose tokens are bound, without a key", |w| {
         asking(w, &w.somebody(), &[("role", "bound"), ("subject_token_type", ACCESS_TOKEN)])
     });

@@ -169,7 +169,8 @@ fn backups_are_made_beside_the_broker_and_the_old_ones_go_once_there_is_another(
     let revoked = machine.control(&revoked).ok().json();
     assert_eq!(revoked.as_array().map(Vec::len), Some(1), "{revoked}");
     assert_eq!(revoked[0]["action"], "revoke-many", "{revoked}");
-    assert_eq!(machine.token().status, 200);
+    let issued = machine.token();
+    assert_eq!(issued.status, 200, "{}", issued.body);
 }
 
 #[test]
