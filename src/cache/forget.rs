@@ -6,9 +6,9 @@ use crate::credential::{self, Credential, Principal};
 use crate::error::Result;
 
 impl Cache {
-    /// The sessions in the store in use, as the index tells, but for those with these keys.
+    /// The sessions in the store of this run, as the index tells, but for those with these keys.
     pub fn sessions_besides(&self, known: &[SessionKey]) -> Vec<(SessionKey, SessionLabel)> {
-        let store = self.vault.id_in_use();
+        let store = self.vault.id();
         let here = self.index.read().sessions.into_iter().filter(|entry| entry.store == store);
         let keyed =
             here.filter_map(|entry| Some((ItemKey::parse(&entry.key)?.session()?, entry.label)));
