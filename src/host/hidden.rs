@@ -48,6 +48,8 @@ mod unix {
         [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP, Signal::CONT];
     /// Those of them after which the question is asked once more.
     const PAUSES: [Signal; 2] = [Signal::TSTP, Signal::CONT];
+    /// Those that keys make. With each of them the terminal itself forgets what was typed before.
+    const KEYS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::TSTP];
 
     /// How long a line may be, in bytes: a terminal takes no longer one.
     const MAX: usize = 4096;
@@ -68,6 +70,12 @@ mod unix {
             let typed = read_once(&device, &told, ask);
             end();
             let came = told.end();
+            let is_key = |signal: &i32| KEYS.iter().any(|key| key.as_raw() == *signal);
+            if !came.iter().all(is_key) && is_in_foreground(&device) {
+                // What was typed of a secret is for nobody else. (What is typed after a key is for
+                // who comes next.)
+                let _ = tcflush(&device, QueueSelector::IFlush);
+            }
             let has_ended = raise(&came)?;
             match typed? {
                 Some(line) => return Ok(line),
@@ -98,7 +106,7 @@ mod unix {
         told: &Told,
         ask: &dyn Fn(),
     ) -> io::Result<Option<Secret<String>>> {
-        let mut hidden = Hidden::begin(device)?;
+        let _hidden = Hidden::begin(device)?;
         ask();
         let mut line = Zeroizing::new([0_u8; MAX]);
         let mut length = 0;
@@ -112,7 +120,6 @@ mod unix {
                 Err(cause) => return Err(cause.into()),
             }
             if !fds[1].revents().is_empty() {
-                hidden.is_interrupted = true;
                 return Ok(None);
             }
             if fds[0].revents().is_empty() {
@@ -145,7 +152,6 @@ mod unix {
     struct Hidden<'a> {
         device: &'a OwnedFd,
         before: Termios,
-        is_interrupted: bool,
     }
 
     impl<'a> Hidden<'a> {
@@ -158,7 +164,7 @@ mod unix {
             modes.local_modes |= LocalModes::ICANON | LocalModes::ISIG;
             modes.input_modes |= InputModes::ICRNL;
             retry_on_intr(|| tcsetattr(device, OptionalActions::Now, &modes))?;
-            Ok(Self { device, before, is_interrupted: false })
+            Ok(Self { device, before })
         }
     }
 
@@ -167,10 +173,6 @@ mod unix {
             // Whoever took it from us has it as they want it.
             if !is_in_foreground(self.device) {
                 return;
-            }
-            if self.is_interrupted {
-                // What was typed of a secret is for nobody else.
-                let _ = tcflush(self.device, QueueSelector::IFlush);
             }
             // Where it fails, the terminal is gone.
             let _ = retry_on_intr(|| tcsetattr(self.device, OptionalActions::Now, &self.before));
