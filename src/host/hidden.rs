@@ -31,7 +31,7 @@ mod unix {
 
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::io::{Errno, retry_on_intr};
-    use rustix::process::{Signal, getpgrp, kill_current_process_group};
+    use rustix::process::{Signal, kill_current_process_group};
     use rustix::termios::{
         InputModes, LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr,
         tcgetpgrp, tcsetattr,
@@ -39,6 +39,7 @@ mod unix {
     use zeroize::Zeroizing;
 
     use crate::host::process::controlling_terminal;
+    use crate::host::process::groups::own_group;
     use crate::host::process::signals::Told;
     use crate::secret::Secret;
 
@@ -145,7 +146,7 @@ mod unix {
     /// Whether what this process does to the terminal is its own business. Where the group in
     /// the foreground has no number here, nobody else is told to be there.
     fn is_in_foreground(device: &OwnedFd) -> bool {
-        tcgetpgrp(device).map_or(true, |group| group == getpgrp())
+        tcgetpgrp(device).map_or(true, |group| Some(group) == own_group())
     }
 
     /// A terminal that does not show what is typed, until this is dropped.

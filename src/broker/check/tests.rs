@@ -314,6 +314,7 @@ async fn findings_about_policies_are_warnings_and_errors_are_not() {
 /// A volume that is mounted as it comes is for everybody, as `/tmp` is.
 #[cfg(unix)]
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a directory that somebody else has made")]
 async fn a_place_where_no_database_is_made_is_told() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::new();

@@ -251,6 +251,7 @@ impl Running {
     }
 
     /// Whether it has ended by now.
+    #[cfg(feature = "broker")]
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -86,7 +86,7 @@ async fn who_may_not_have_a_role_is_not_told_whether_its_tokens_are_opaque() {
             if let Some(actor) = actor {
                 asks.extend([("actor_token", actor), ("actor_token_type", jwt)]);
             }
-            let refusal = bed.refused(&token, &asks).await;
+            let refusal = bed.refused(token, &asks).await;
             let said = refusal["error_description"].as_str().unwrap().replace(role, "ROLE");
             (refusal["error"].clone(), said)
         };
